@@ -1,0 +1,283 @@
+//! `GET /gateway/status` and `GET /gateway/health-check/{service}`.
+
+use serde::{Deserialize, Serialize};
+
+/// What is in force in this process.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GatewayStatus {
+    /// [`GatewayStatus::OPERATIONAL`].
+    pub gateway: String,
+    /// Version of the gateway.
+    pub version: String,
+    /// What it was built from.
+    pub build: String,
+    /// Seconds since the process started.
+    pub uptime_seconds: f64,
+    /// The store's breaker.
+    pub circuit_breaker: CircuitBreaker,
+    /// The routable services. The predecessor shows the same object under two names.
+    pub cache: CacheStatus,
+    /// The routable services.
+    pub service_discovery_cache: CacheStatus,
+    /// Results of health checks.
+    pub health_cache: HealthCacheStatus,
+    /// Every service with its instances, sorted by name.
+    pub services: Vec<ServiceStatus>,
+    /// Where registrations are persisted.
+    pub store: StoreStatus,
+    /// The gateway processes that share a registry, this one included.
+    pub replicas: Vec<ReplicaStatus>,
+    /// The routing table.
+    pub snapshot: SnapshotStatus,
+}
+
+impl GatewayStatus {
+    /// The predecessor's word.
+    pub const OPERATIONAL: &str = "operational";
+}
+
+/// The store's breaker; with the embedded store always closed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CircuitBreaker {
+    /// Whether the store is being left alone.
+    pub open: bool,
+    /// Failures in a row.
+    pub failures: u32,
+    /// How many of them open it.
+    pub threshold: u32,
+    /// When it opened, in seconds since 1970; `null` while closed.
+    pub opened_at: Option<f64>,
+}
+
+impl CircuitBreaker {
+    /// Failures in a row that open the store's breaker.
+    pub const THRESHOLD: u32 = 3;
+
+    /// A breaker that lets everything through.
+    #[must_use]
+    pub const fn closed() -> Self {
+        Self {
+            open: false,
+            failures: 0,
+            threshold: Self::THRESHOLD,
+            opened_at: None,
+        }
+    }
+}
+
+/// The routable services, seen as the cache that the predecessor had.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CacheStatus {
+    /// How many there are.
+    pub size: u64,
+    /// How many there may be; `null` when nothing limits them.
+    pub max_size: Option<u64>,
+    /// Length of a lease in seconds.
+    pub ttl: f64,
+    /// Their names, sorted.
+    pub services: Vec<String>,
+}
+
+/// The in-process layer of the health-check cache.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HealthCacheStatus {
+    /// Results held now.
+    pub size: u64,
+    /// How many may be held.
+    pub max_size: u64,
+    /// How long a result is used, in seconds.
+    pub ttl: f64,
+    /// Checks answered from the cache.
+    pub hits: u64,
+    /// Checks that had to ask the service.
+    pub misses: u64,
+    /// Hits among all checks, 0 to 1; 0 before the first.
+    pub hit_rate: f64,
+}
+
+/// One service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// The service.
+    pub service_name: String,
+    /// Its instances.
+    pub instances: Vec<InstanceStatus>,
+}
+
+/// One instance as the data plane sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InstanceStatus {
+    /// Identity within the service.
+    pub instance_id: String,
+    /// Its URL.
+    pub endpoint: String,
+    /// What it says of its own health.
+    pub status: String,
+    /// State of its breaker: `closed`, `open` or `half_open`.
+    pub breaker: String,
+    /// Socket addresses in use; empty while its name does not resolve.
+    pub addresses: Vec<String>,
+    /// Requests on their way now.
+    pub in_flight: u64,
+    /// Smoothed latency in milliseconds.
+    pub ewma_ms: f64,
+}
+
+/// Where registrations are persisted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreStatus {
+    /// `embedded`, `redis` or `memory`.
+    pub kind: String,
+    /// The file or directory; `null` when there is none.
+    pub path: Option<String>,
+    /// Whether a registration made now would survive this process.
+    pub healthy: bool,
+    /// Why not, for people; `null` when there is nothing to say.
+    pub detail: Option<String>,
+}
+
+/// One gateway process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaStatus {
+    /// Its name.
+    pub replica_id: String,
+    /// Where it runs; `null` when it did not say.
+    pub zone: Option<String>,
+    /// Whether it is the process that answers.
+    pub local: bool,
+}
+
+/// The routing table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotStatus {
+    /// Grows by one with each published table.
+    pub generation: u64,
+}
+
+/// Answer of `GET /gateway/health-check/{service}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HealthCheck {
+    /// The service.
+    pub service_name: String,
+    /// URL of the instance that was asked.
+    pub service_url: String,
+    /// Whether it answered 2xx in time.
+    pub healthy: bool,
+    /// Its answer; 503 when there was none.
+    pub status_code: u16,
+    /// How long this check took, in milliseconds.
+    pub response_time_ms: f64,
+    /// Whether the result comes from a cache.
+    pub cached: bool,
+    /// Which cache; `null` when it was asked just now.
+    pub cache_layer: Option<CacheLayer>,
+    /// When it was asked, in seconds since 1970.
+    pub timestamp: f64,
+}
+
+/// A layer of the health-check cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CacheLayer {
+    /// This process.
+    Local,
+    /// The shared store.
+    Redis,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status() {
+        let cache = CacheStatus {
+            size: 1,
+            max_size: None,
+            ttl: 60.0,
+            services: vec!["abc".into()],
+        };
+        let status = GatewayStatus {
+            gateway: GatewayStatus::OPERATIONAL.into(),
+            version: "0.1.0".into(),
+            build: "abcdef0".into(),
+            uptime_seconds: 2.5,
+            circuit_breaker: CircuitBreaker::closed(),
+            cache: cache.clone(),
+            service_discovery_cache: cache,
+            health_cache: HealthCacheStatus {
+                size: 0,
+                max_size: 10_000,
+                ttl: 5.0,
+                hits: 3,
+                misses: 1,
+                hit_rate: 0.75,
+            },
+            services: vec![ServiceStatus {
+                service_name: "abc".into(),
+                instances: vec![InstanceStatus {
+                    instance_id: "a:80".into(),
+                    endpoint: "http://a".into(),
+                    status: "healthy".into(),
+                    breaker: "closed".into(),
+                    addresses: vec!["10.0.0.1:80".into()],
+                    in_flight: 0,
+                    ewma_ms: 1.25,
+                }],
+            }],
+            store: StoreStatus {
+                kind: "embedded".into(),
+                path: Some("./vertice-data".into()),
+                healthy: true,
+                detail: None,
+            },
+            replicas: vec![ReplicaStatus {
+                replica_id: "r1".into(),
+                zone: None,
+                local: true,
+            }],
+            snapshot: SnapshotStatus { generation: 9 },
+        };
+        let text = serde_json::to_string(&status).unwrap();
+        assert_eq!(
+            text,
+            concat!(
+                r#"{"gateway":"operational","version":"0.1.0","build":"abcdef0","uptime_seconds":2.5,"#,
+                r#""circuit_breaker":{"open":false,"failures":0,"threshold":3,"opened_at":null},"#,
+                r#""cache":{"size":1,"max_size":null,"ttl":60.0,"services":["abc"]},"#,
+                r#""service_discovery_cache":{"size":1,"max_size":null,"ttl":60.0,"services":["abc"]},"#,
+                r#""health_cache":{"size":0,"max_size":10000,"ttl":5.0,"hits":3,"misses":1,"hit_rate":0.75},"#,
+                r#""services":[{"service_name":"abc","instances":[{"instance_id":"a:80","endpoint":"http://a","status":"healthy","#,
+                r#""breaker":"closed","addresses":["10.0.0.1:80"],"in_flight":0,"ewma_ms":1.25}]}],"#,
+                r#""store":{"kind":"embedded","path":"./vertice-data","healthy":true,"detail":null},"#,
+                r#""replicas":[{"replica_id":"r1","zone":null,"local":true}],"snapshot":{"generation":9}}"#
+            )
+        );
+        assert_eq!(
+            serde_json::from_str::<GatewayStatus>(&text).unwrap(),
+            status
+        );
+    }
+
+    #[test]
+    fn health_check() {
+        let check = HealthCheck {
+            service_name: "abc".into(),
+            service_url: "http://a".into(),
+            healthy: true,
+            status_code: 200,
+            response_time_ms: 1.5,
+            cached: false,
+            cache_layer: None,
+            timestamp: 1_700_000_000.5,
+        };
+        assert_eq!(
+            serde_json::to_string(&check).unwrap(),
+            r#"{"service_name":"abc","service_url":"http://a","healthy":true,"status_code":200,"response_time_ms":1.5,"cached":false,"cache_layer":null,"timestamp":1700000000.5}"#
+        );
+        assert_eq!(
+            serde_json::to_string(&Some(CacheLayer::Local)).unwrap(),
+            r#""local""#
+        );
+    }
+}

@@ -1,0 +1,129 @@
+//! Paths and query parameters.
+
+use std::fmt::Write;
+
+/// `POST`: create or update a registration.
+pub const REGISTER: &str = "/register";
+/// `POST`: renew a registration.
+pub const HEARTBEAT: &str = "/heartbeat";
+/// `DELETE` below it, see [`deregister`].
+pub const DEREGISTER: &str = "/deregister";
+/// `GET`: the names of all services; below it one service, see [`service`].
+pub const SERVICES: &str = "/services";
+/// `GET`: how the process is.
+pub const HEALTH: &str = "/health";
+/// `GET`: 200 as long as the process answers at all.
+pub const LIVEZ: &str = "/livez";
+/// `GET`: 200 when traffic may be sent here.
+pub const READYZ: &str = "/readyz";
+/// `GET`: Prometheus text.
+pub const METRICS: &str = "/metrics";
+/// `GET`: what is in force.
+pub const GATEWAY_STATUS: &str = "/gateway/status";
+/// `GET` below it, see [`health_check`].
+pub const GATEWAY_HEALTH_CHECK: &str = "/gateway/health-check";
+/// Any method below it, see [`data_plane`].
+pub const DATA_PLANE: &str = "/v2";
+
+/// Names of query parameters.
+pub mod query {
+    /// Which instance a deregistration means.
+    pub const INSTANCE_ID: &str = "instance_id";
+    /// `1`: a deregistration means every instance of the service.
+    pub const ALL: &str = "all";
+    /// `1`: the list of services holds objects instead of names.
+    pub const DETAIL: &str = "detail";
+    /// Keep only services with an instance that has this tag.
+    pub const TAG: &str = "tag";
+    /// Keep only services with an instance of this version.
+    pub const VERSION: &str = "version";
+    /// Keep only services with an instance in this zone.
+    pub const ZONE: &str = "zone";
+    /// Keep only services with an instance of this status.
+    pub const STATUS: &str = "status";
+}
+
+/// `/deregister/{name}`, with `?instance_id=` when one is given.
+#[must_use]
+pub fn deregister(name: &str, instance_id: Option<&str>) -> String {
+    let mut path = below(DEREGISTER, name);
+    if let Some(id) = instance_id {
+        path.push('?');
+        path.push_str(query::INSTANCE_ID);
+        path.push('=');
+        push_encoded(&mut path, id);
+    }
+    path
+}
+
+/// `/services/{name}`.
+#[must_use]
+pub fn service(name: &str) -> String {
+    below(SERVICES, name)
+}
+
+/// `/gateway/health-check/{name}`.
+#[must_use]
+pub fn health_check(name: &str) -> String {
+    below(GATEWAY_HEALTH_CHECK, name)
+}
+
+/// `/v2/{name}`: append the path that the service shall see.
+#[must_use]
+pub fn data_plane(name: &str) -> String {
+    below(DATA_PLANE, name)
+}
+
+fn below(parent: &str, name: &str) -> String {
+    let mut path = String::with_capacity(parent.len() + 1 + name.len());
+    path.push_str(parent);
+    path.push('/');
+    push_encoded(&mut path, name);
+    path
+}
+
+/// Percent-encodes everything but RFC 3986 "unreserved" and `:`, which is harmless in a segment and in a query and keeps
+/// `host:port` readable. The other side has to decode.
+fn push_encoded(out: &mut String, text: &str) {
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_one_segment() {
+        assert_eq!(service("nmap_service"), "/services/nmap_service");
+        assert_eq!(service("a/../b?c=d#e"), "/services/a%2F..%2Fb%3Fc%3Dd%23e");
+        assert_eq!(
+            health_check("osint_service"),
+            "/gateway/health-check/osint_service"
+        );
+        assert_eq!(data_plane("osint_service"), "/v2/osint_service");
+    }
+
+    #[test]
+    fn ids_become_one_parameter() {
+        assert_eq!(deregister("abc", None), "/deregister/abc");
+        assert_eq!(
+            deregister("abc", Some("osint:8049")),
+            "/deregister/abc?instance_id=osint:8049"
+        );
+        assert_eq!(
+            deregister("abc", Some("[::1]:80")),
+            "/deregister/abc?instance_id=%5B::1%5D:80"
+        );
+        assert_eq!(
+            deregister("abc", Some("a&all=1")),
+            "/deregister/abc?instance_id=a%26all%3D1"
+        );
+    }
+}

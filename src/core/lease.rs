@@ -1,0 +1,64 @@
+//! An instance's right to traffic, and when it ends.
+
+use crate::time::Moment;
+use std::time::Duration;
+
+/// A lease: renewed by heartbeats, over at its deadline.
+///
+/// The deadline is always `renewed + ttl`, computed from the renewal's own time and never by adding to an earlier deadline
+/// (Eureka adds twice, and its leases live twice as long as they say).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    ttl: Duration,
+    deadline: Moment,
+}
+
+impl Lease {
+    /// A lease that starts now.
+    #[must_use]
+    pub fn start(ttl: Duration, now: Moment) -> Self {
+        Self { ttl, deadline: now.plus(ttl) }
+    }
+
+    /// The same lease, renewed now.
+    #[must_use]
+    pub fn renewed(self, now: Moment) -> Self {
+        Self::start(self.ttl, now)
+    }
+
+    /// How long a renewal lasts.
+    #[must_use]
+    pub const fn ttl(self) -> Duration {
+        self.ttl
+    }
+
+    /// When it lapses unless renewed before.
+    #[must_use]
+    pub const fn deadline(self) -> Moment {
+        self.deadline
+    }
+
+    /// Whether it has lapsed.
+    #[must_use]
+    pub fn is_over(self, now: Moment) -> bool {
+        now >= self.deadline
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn over_exactly_at_the_deadline(ttl_ms in 1u64..3_600_000, start_ms in 0u64..1_000_000, renew_ms in 0u64..1_000_000) {
+            let lease = Lease::start(Duration::from_millis(ttl_ms), Moment::from_millis(start_ms));
+            let renewed = lease.renewed(Moment::from_millis(start_ms + renew_ms));
+            let deadline = start_ms + renew_ms + ttl_ms;
+            prop_assert!(!renewed.is_over(Moment::from_millis(deadline - 1)));
+            prop_assert!(renewed.is_over(Moment::from_millis(deadline)));
+            prop_assert_eq!(renewed.ttl(), lease.ttl());
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The decisions of the Vértice Gateway, without its I/O.
+//!
+//! **Invariant:** nothing in this crate opens a socket or a file, reads a clock, draws a random number, spawns a thread or
+//! awaits. Time ([`time::Moment`], [`time::Now`]) and seeds are arguments, so that every decision can be replayed. Atomics are
+//! allowed: a state machine here is a function over a `Copy` state which a cell applies by compare-and-swap.
+//!
+//! The shell (`vertice-gateway`) feeds [`registry::Registry`] with commands, publishes what changed as a
+//! [`table::Snapshot`], and lets the data plane read that snapshot.
+
+pub mod backoff;
+pub mod balance;
+pub mod breaker;
+pub mod cell;
+pub mod command;
+pub mod endpoint;
+pub mod event;
+pub mod lease;
+pub mod load;
+pub mod name;
+mod names;
+pub mod outcome;
+pub mod policy;
+pub mod reason;
+pub mod registry;
+pub mod route;
+pub mod seed;
+pub mod status;
+pub mod table;
+pub mod time;

@@ -1,0 +1,74 @@
+//! What the operator decided about a service.
+
+use crate::breaker::BreakerPolicy;
+use std::time::Duration;
+
+/// How an instance is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Algorithm {
+    /// The better of two random instances by in-flight requests × average response time (Mitzenmacher, "The Power of Two
+    /// Choices in Randomized Load Balancing", 2001).
+    #[default]
+    P2c,
+    /// In turn, by weight.
+    RoundRobin,
+}
+
+/// How long we wait for an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a connection.
+    pub connect: Duration,
+    /// For the first byte of an answer, once the request has been sent.
+    pub first_byte: Duration,
+    /// For the next bytes, in either direction.
+    pub silence: Duration,
+    /// For the whole request, if bounded.
+    pub request: Option<Duration>,
+    /// For the next bytes of an upgraded connection.
+    pub tunnel_idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(1),
+            first_byte: Duration::from_secs(30),
+            silence: Duration::from_secs(60),
+            request: None,
+            tunnel_idle: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// When a failed attempt is followed by another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// Attempts in total, the first one included.
+    pub attempts: u32,
+    /// The wait before the second attempt, before jitter; doubles after that.
+    pub backoff: Duration,
+    /// No wait is longer.
+    pub backoff_max: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { attempts: 3, backoff: Duration::from_millis(5), backoff_max: Duration::from_millis(25) }
+    }
+}
+
+/// Everything decided about a service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// How an instance is chosen.
+    pub algorithm: Algorithm,
+    /// How long we wait.
+    pub timeouts: Timeouts,
+    /// When we try again.
+    pub retry: RetryPolicy,
+    /// When an instance is shed.
+    pub breaker: BreakerPolicy,
+    /// Whether `Host` is passed on as the client sent it.
+    pub preserve_host: bool,
+}

@@ -1,0 +1,540 @@
+//! The registry: who holds a lease, as a state machine.
+//!
+//! Its whole surface is: here is a command and the time ([`Registry::apply`]), the time is now ([`Registry::expire`]), when
+//! must I be called again ([`Registry::next_deadline`]), what shall I do now ([`Registry::drain`]), what changed
+//! ([`Registry::take_changed`], [`Registry::build`]). The shell owns the sockets, the clock and the store.
+
+use crate::cell::Cells;
+use crate::command::{Command, Deregistration, Effect, Limits, Policies, Refused, Registration, Renewal, Reply};
+use crate::endpoint::{Endpoint, Guard, Host};
+use crate::event::Event;
+use crate::lease::Lease;
+use crate::name::{InstanceId, ServiceName};
+use crate::names::Names;
+use crate::status::Status;
+use crate::table::{Attach, Facts, Origin, Service, Upstream, Wheel};
+use crate::time::{Moment, Now};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+/// The state of the registry.
+#[derive(Debug)]
+pub struct Registry {
+    limits: Limits,
+    default_ttl: Duration,
+    guard: Guard,
+    policies: Policies,
+    services: BTreeMap<ServiceName, BTreeMap<InstanceId, Entry>>,
+    fallbacks: BTreeMap<ServiceName, Entry>,
+    instances: usize,
+    deadlines: BTreeSet<(Moment, ServiceName, InstanceId)>,
+    names: Names,
+    generation: u64,
+    version_no: u64,
+    changed: BTreeSet<ServiceName>,
+    effects: Vec<Effect>,
+}
+
+/// One instance with everything that is not immutable.
+#[derive(Debug)]
+struct Entry {
+    facts: Arc<Facts>,
+    lease: Lease,
+    addresses: Arc<[SocketAddr]>,
+    cells: Arc<Cells>,
+    /// Where the policy changed, what hangs on the instance must be made anew.
+    rebuild: bool,
+}
+
+impl Registry {
+    /// An empty registry. `default_ttl` is for registrations that ask for none.
+    #[must_use]
+    pub fn new(limits: Limits, default_ttl: Duration) -> Self {
+        Self {
+            limits,
+            default_ttl,
+            guard: Guard::default(),
+            policies: Policies::default(),
+            services: BTreeMap::new(),
+            fallbacks: BTreeMap::new(),
+            instances: 0,
+            deadlines: BTreeSet::new(),
+            names: Names::default(),
+            generation: 0,
+            version_no: 0,
+            changed: BTreeSet::new(),
+            effects: Vec::new(),
+        }
+    }
+
+    /// Carries out a command.
+    ///
+    /// # Errors
+    /// [`Refused`]; then nothing has changed.
+    pub fn apply(&mut self, command: Command, now: Now) -> Result<Reply, Refused> {
+        match command {
+            Command::Register(registration) => self.register(*registration, now),
+            Command::Renew(renewal) => self.renew(renewal, now),
+            Command::Deregister(deregistration) => self.deregister(&deregistration),
+            Command::Resolved { host, addresses } => {
+                self.resolved(&host, &addresses);
+                self.names.forget_unused(&host);
+                Ok(Reply::Done)
+            }
+            Command::Restore(facts) => {
+                self.restore(*facts, now);
+                Ok(Reply::Done)
+            }
+            Command::SetPolicies(policies) => {
+                self.set_policies(policies);
+                Ok(Reply::Done)
+            }
+            Command::SetFallbacks(fallbacks) => {
+                self.set_fallbacks(fallbacks, now);
+                Ok(Reply::Done)
+            }
+            Command::SetGuard(guard) => {
+                self.guard = guard;
+                Ok(Reply::Done)
+            }
+        }
+    }
+
+    /// Removes every instance whose lease is over; tells how many.
+    pub fn expire(&mut self, now: Moment) -> usize {
+        let mut lapsed = 0;
+        while let Some((deadline, service, id)) = self.deadlines.first().cloned() {
+            if deadline > now {
+                break;
+            }
+            self.remove(&service, &id);
+            self.effects.push(Effect::Tell(Event::Lapsed { service, instance: id }));
+            lapsed += 1;
+        }
+        lapsed
+    }
+
+    /// When [`Registry::expire`] must be called next.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Moment> {
+        self.deadlines.first().map(|(deadline, ..)| *deadline)
+    }
+
+    /// What the shell must do, in order; empties the list.
+    #[must_use]
+    pub fn drain(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// The services whose visible state changed since the last call.
+    #[must_use]
+    pub fn take_changed(&mut self) -> BTreeSet<ServiceName> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Counts up with every visible change.
+    #[must_use]
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// How many services have a registered instance.
+    #[must_use]
+    pub fn service_count(&self) -> usize {
+        self.services.len()
+    }
+
+    /// How many instances are registered.
+    #[must_use]
+    pub const fn instance_count(&self) -> usize {
+        self.instances
+    }
+
+    /// The facts of every registered instance.
+    pub fn facts(&self) -> impl Iterator<Item = &Arc<Facts>> {
+        self.services.values().flat_map(|instances| instances.values().map(|entry| &entry.facts))
+    }
+
+    /// Builds the table's entry for a service: its registered instances, else its fallback, else nothing. What hung on
+    /// unchanged instances of `old` is carried over.
+    #[must_use]
+    pub fn build<X: Attach>(&self, name: &ServiceName, old: Option<&Arc<Service<X>>>, attach: &X) -> Option<Service<X>> {
+        let registered = self.services.get(name).into_iter().flat_map(BTreeMap::values);
+        let fallback = self.fallbacks.get(name).filter(|_| !self.services.contains_key(name));
+        let policy = self.policies.of(name);
+        let carried: BTreeMap<&InstanceId, &Arc<Upstream<X>>> =
+            old.iter().flat_map(|service| service.instances.iter()).map(|upstream| (&upstream.facts.id, upstream)).collect();
+        let instances: Box<[_]> = registered
+            .chain(fallback)
+            .map(|entry| match carried.get(&entry.facts.id) {
+                Some(upstream) if entry.is_shown_by(upstream) => Arc::clone(upstream),
+                _ => Arc::new(Upstream {
+                    facts: entry.facts.clone(),
+                    addresses: entry.addresses.clone(),
+                    cells: entry.cells.clone(),
+                    x: attach.instance(&entry.facts, &entry.addresses, policy),
+                }),
+            })
+            .collect();
+        if instances.is_empty() {
+            return None;
+        }
+        let usable: Box<[_]> = instances.iter().filter(|upstream| upstream.takes_traffic()).cloned().collect();
+        let turn = old.map_or_else(Arc::<AtomicU64>::default, |service| service.wheel.turn.clone());
+        Some(Service {
+            name: name.clone(),
+            policy: *policy,
+            wheel: Wheel::new(usable.iter().map(|upstream| upstream.facts.weight), turn),
+            instances,
+            usable,
+            is_fallback: fallback.is_some(),
+            x: attach.service(name, policy, old.map(|service| &service.x)),
+        })
+    }
+
+    /// Every service became visible anew: what hangs on instances was rebuilt for all of `changed`.
+    pub fn published(&mut self, changed: &BTreeSet<ServiceName>) {
+        for name in changed {
+            for entry in self.services.get_mut(name).into_iter().flat_map(BTreeMap::values_mut) {
+                entry.rebuild = false;
+            }
+            if let Some(entry) = self.fallbacks.get_mut(name) {
+                entry.rebuild = false;
+            }
+        }
+    }
+
+    fn register(&mut self, registration: Registration, now: Now) -> Result<Reply, Refused> {
+        let Registration { service, id, registrant, endpoint, resolved, .. } = &registration;
+        let (id, origin) = match id {
+            Some(id) => (id.clone(), Origin::Registered),
+            None => (InstanceId::of_registrant(*registrant), Origin::RegisteredByAddress),
+        };
+        if let Host::Address(address) = endpoint.host()
+            && let Some(why) = self.guard.judge(SocketAddr::new(*address, endpoint.port()))
+        {
+            return Err(Refused::Address(why));
+        }
+        let replaced = self.replaced_by(service, &id, endpoint);
+        self.check_limits(service, replaced.len())?;
+        // Held until the new registration uses the name itself, so that its last good answer outlives the old one.
+        let (service, held) = (service.clone(), endpoint.name().cloned());
+        if let Some(host) = &held {
+            self.hold_name(host, &service);
+            self.resolved(host, resolved.as_deref().unwrap_or_default());
+        }
+        let cells = self.inherited_cells(&service, &replaced, endpoint);
+        for old in &replaced {
+            self.take_out(&service, old, *old != id);
+        }
+        self.version_no += 1;
+        let facts = Arc::new(facts_of(registration, id.clone(), origin, self.default_ttl, now.wall_ms, self.version_no));
+        let ttl = facts.ttl;
+        let resolved = self.insert(facts.clone(), cells, now);
+        if let Some(host) = &held {
+            self.release_name(host, &service);
+        }
+        self.effects.push(Effect::Persist(facts));
+        self.effects.push(Effect::Tell(Event::Registered { service, instance: id.clone(), replaced: !replaced.is_empty() }));
+        Ok(Reply::Registered { id, ttl, resolved })
+    }
+
+    /// The instances that a registration under `id` at `endpoint` takes the place of: the one of that id, and any at the
+    /// same endpoint, whatever its id.
+    fn replaced_by(&self, service: &ServiceName, id: &InstanceId, endpoint: &Endpoint) -> Vec<InstanceId> {
+        let same = |(other, entry): &(&InstanceId, &Entry)| *other == id || entry.facts.endpoint == *endpoint;
+        self.services.get(service).into_iter().flatten().filter(same).map(|(other, _)| other.clone()).collect()
+    }
+
+    /// Breaker and averages belong to the endpoint: kept when it is registered anew (and worth trying at once), fresh when
+    /// the instance moved.
+    fn inherited_cells(&self, service: &ServiceName, replaced: &[InstanceId], endpoint: &Endpoint) -> Arc<Cells> {
+        let entries = replaced.iter().filter_map(|id| self.services.get(service)?.get(id));
+        let kept = entries.into_iter().find(|entry| entry.facts.endpoint == *endpoint).map(|entry| entry.cells.clone());
+        let cells = kept.unwrap_or_default();
+        cells.breaker.try_now();
+        cells
+    }
+
+    fn check_limits(&self, service: &ServiceName, replaced: usize) -> Result<(), Refused> {
+        let held = self.services.get(service).map_or(0, BTreeMap::len);
+        if held == 0 && self.services.len() >= self.limits.services {
+            Err(Refused::Full("services"))
+        } else if replaced == 0 && self.instances >= self.limits.instances {
+            Err(Refused::Full("instances"))
+        } else if replaced == 0 && held >= self.limits.per_service {
+            Err(Refused::Full("instances of one service"))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn renew(&mut self, renewal: Renewal, now: Now) -> Result<Reply, Refused> {
+        let ids = self.meant_by(&renewal);
+        if ids.is_empty() {
+            return Err(Refused::NotRegistered);
+        }
+        for id in &ids {
+            self.renew_one(&renewal, id, now);
+        }
+        Ok(Reply::Renewed(ids.len()))
+    }
+
+    /// A named instance is meant; else the caller's own registration; else the only one; else all that came without an id.
+    fn meant_by(&self, renewal: &Renewal) -> Vec<InstanceId> {
+        let Some(instances) = self.services.get(&renewal.service) else { return Vec::new() };
+        if let Some(id) = &renewal.id {
+            return instances.contains_key(id).then(|| id.clone()).into_iter().collect();
+        }
+        if let Some(own) = own_registration(instances, renewal.registrant) {
+            return vec![own];
+        }
+        let by_address = |(_, entry): &(&InstanceId, &Entry)| entry.facts.origin == Origin::RegisteredByAddress;
+        match instances.len() {
+            1 => instances.keys().cloned().collect(),
+            _ => instances.iter().filter(by_address).map(|(id, _)| id.clone()).collect(),
+        }
+    }
+
+    fn renew_one(&mut self, renewal: &Renewal, id: &InstanceId, now: Now) {
+        let Some(entry) = self.services.get_mut(&renewal.service).and_then(|instances| instances.get_mut(id)) else { return };
+        self.deadlines.remove(&(entry.lease.deadline(), renewal.service.clone(), id.clone()));
+        entry.lease = entry.lease.renewed(now.mono);
+        self.deadlines.insert((entry.lease.deadline(), renewal.service.clone(), id.clone()));
+        entry.cells.lease.set(entry.lease.deadline(), now.wall_ms);
+        let status = renewal.status.unwrap_or(entry.facts.status);
+        let new_metadata = renewal.metadata.as_ref().filter(|metadata| **metadata != entry.facts.metadata);
+        if status == entry.facts.status && new_metadata.is_none() {
+            return;
+        }
+        let status_changed = status != entry.facts.status;
+        self.version_no += 1;
+        let facts = Arc::make_mut(&mut entry.facts);
+        facts.version_no = self.version_no;
+        facts.status = status;
+        if let Some(metadata) = new_metadata {
+            facts.metadata = metadata.clone();
+        }
+        self.effects.push(Effect::Persist(entry.facts.clone()));
+        self.changed.insert(renewal.service.clone());
+        self.generation += 1;
+        if status_changed {
+            let (service, instance) = (renewal.service.clone(), id.clone());
+            self.effects.push(Effect::Tell(Event::StatusChanged { service, instance, status }));
+        }
+    }
+
+    fn deregister(&mut self, request: &Deregistration) -> Result<Reply, Refused> {
+        let Some(instances) = self.services.get(&request.service) else { return Ok(Reply::Deregistered(0)) };
+        let ids: Vec<InstanceId> = if let Some(id) = &request.id {
+            instances.contains_key(id).then(|| id.clone()).into_iter().collect()
+        } else if request.all || instances.len() == 1 {
+            instances.keys().cloned().collect()
+        } else if let Some(own) = own_registration(instances, request.registrant) {
+            vec![own]
+        } else {
+            return Err(Refused::Ambiguous { instances: instances.len() });
+        };
+        for id in &ids {
+            self.remove(&request.service, id);
+            let (service, instance) = (request.service.clone(), id.clone());
+            self.effects.push(Effect::Tell(Event::Deregistered { service, instance }));
+        }
+        Ok(Reply::Deregistered(ids.len()))
+    }
+
+    fn restore(&mut self, facts: Facts, now: Now) {
+        let fits = self.check_limits(&facts.service, 0).is_ok();
+        let known = self.services.get(&facts.service).is_some_and(|instances| instances.contains_key(&facts.id));
+        if !fits || known {
+            return;
+        }
+        self.version_no = self.version_no.max(facts.version_no);
+        let (service, instance) = (facts.service.clone(), facts.id.clone());
+        self.insert(Arc::new(facts), Arc::default(), now);
+        self.effects.push(Effect::Tell(Event::Restored { service, instance }));
+    }
+
+    /// Puts an instance in; tells whether it has an address.
+    fn insert(&mut self, facts: Arc<Facts>, cells: Arc<Cells>, now: Now) -> bool {
+        let lease = Lease::start(facts.ttl, now.mono);
+        cells.lease.set(lease.deadline(), now.wall_ms);
+        let addresses = self.addresses_of(&facts);
+        let resolved = !addresses.is_empty();
+        let (service, id) = (facts.service.clone(), facts.id.clone());
+        self.deadlines.insert((lease.deadline(), service.clone(), id.clone()));
+        let entry = Entry { facts, lease, addresses, cells, rebuild: false };
+        self.services.entry(service.clone()).or_default().insert(id, entry);
+        self.instances += 1;
+        self.touch(service);
+        resolved
+    }
+
+    /// Takes an instance out and out of the store.
+    fn remove(&mut self, service: &ServiceName, id: &InstanceId) {
+        self.take_out(service, id, true);
+    }
+
+    fn take_out(&mut self, service: &ServiceName, id: &InstanceId, forget: bool) {
+        let Some(instances) = self.services.get_mut(service) else { return };
+        let Some(entry) = instances.remove(id) else { return };
+        if instances.is_empty() {
+            self.services.remove(service);
+        }
+        self.instances -= 1;
+        self.deadlines.remove(&(entry.lease.deadline(), service.clone(), id.clone()));
+        if let Some(host) = entry.facts.endpoint.name() {
+            self.release_name(host, service);
+        }
+        if forget {
+            self.effects.push(Effect::Forget { service: service.clone(), id: id.clone() });
+        }
+        self.touch(service.clone());
+    }
+
+    fn touch(&mut self, service: ServiceName) {
+        self.changed.insert(service);
+        self.generation += 1;
+    }
+
+    fn addresses_of(&mut self, facts: &Facts) -> Arc<[SocketAddr]> {
+        match facts.endpoint.host() {
+            Host::Address(address) => [SocketAddr::new(*address, facts.endpoint.port())].into(),
+            Host::Name(host) => {
+                self.hold_name(host, &facts.service);
+                judged(&self.guard, self.names.addresses(host), facts.endpoint.port())
+            }
+        }
+    }
+
+    fn hold_name(&mut self, host: &Arc<str>, service: &ServiceName) {
+        if self.names.add_user(host, service) {
+            self.effects.push(Effect::WantName(host.clone()));
+        }
+    }
+
+    fn release_name(&mut self, host: &Arc<str>, service: &ServiceName) {
+        if self.names.remove_user(host, service) {
+            self.effects.push(Effect::DropName(host.clone()));
+        }
+    }
+
+    fn resolved(&mut self, host: &Arc<str>, addresses: &[std::net::IpAddr]) {
+        let Some(services) = self.names.resolved(host, addresses) else { return };
+        for name in services {
+            let entries = self.services.get_mut(&name).into_iter().flat_map(BTreeMap::values_mut);
+            let mut changed = false;
+            for entry in entries.chain(self.fallbacks.get_mut(&name)) {
+                if entry.facts.endpoint.name() == Some(host) {
+                    entry.addresses = judged(&self.guard, addresses, entry.facts.endpoint.port());
+                    // The process behind the new address is a new one: what was learned about the old one is void.
+                    entry.cells.breaker.try_now();
+                    changed = true;
+                }
+            }
+            if changed {
+                self.touch(name);
+            }
+        }
+    }
+
+    fn set_policies(&mut self, policies: Policies) {
+        if policies == self.policies {
+            return;
+        }
+        self.policies = policies;
+        let names: Vec<ServiceName> = self.services.keys().chain(self.fallbacks.keys()).cloned().collect();
+        let entries = self.services.values_mut().flat_map(BTreeMap::values_mut).chain(self.fallbacks.values_mut());
+        entries.for_each(|entry| entry.rebuild = true);
+        names.into_iter().for_each(|name| self.touch(name));
+    }
+
+    fn set_fallbacks(&mut self, fallbacks: BTreeMap<ServiceName, Endpoint>, now: Now) {
+        let old = std::mem::take(&mut self.fallbacks);
+        for (name, endpoint) in fallbacks {
+            let cells = old.get(&name).filter(|entry| entry.facts.endpoint == endpoint).map(|entry| entry.cells.clone());
+            let facts = Arc::new(fallback_facts(name.clone(), endpoint, now.wall_ms));
+            let addresses = self.addresses_of(&facts);
+            let lease = Lease::start(facts.ttl, now.mono);
+            let entry = Entry { facts, lease, addresses, cells: cells.unwrap_or_default(), rebuild: false };
+            self.fallbacks.insert(name.clone(), entry);
+            self.touch(name);
+        }
+        for (name, entry) in old {
+            if let Some(host) = entry.facts.endpoint.name() {
+                self.release_name(host, &name);
+            }
+            self.touch(name);
+        }
+    }
+}
+
+impl Entry {
+    fn is_shown_by<X: Attach>(&self, upstream: &Upstream<X>) -> bool {
+        !self.rebuild
+            && Arc::ptr_eq(&self.cells, &upstream.cells)
+            && Arc::ptr_eq(&self.facts, &upstream.facts)
+            && self.addresses == upstream.addresses
+    }
+}
+
+fn own_registration(instances: &BTreeMap<InstanceId, Entry>, registrant: std::net::IpAddr) -> Option<InstanceId> {
+    let own = InstanceId::of_registrant(registrant);
+    let entry = instances.get(&own)?;
+    (entry.facts.origin == Origin::RegisteredByAddress).then_some(own)
+}
+
+/// The addresses of a name that may be instances at this port.
+fn judged(guard: &Guard, addresses: &[std::net::IpAddr], port: u16) -> Arc<[SocketAddr]> {
+    let sockets = addresses.iter().map(|address| SocketAddr::new(*address, port));
+    sockets.filter(|socket| guard.judge(*socket).is_none()).collect()
+}
+
+fn facts_of(
+    registration: Registration,
+    id: InstanceId,
+    origin: Origin,
+    default_ttl: Duration,
+    wall_ms: u64,
+    version_no: u64,
+) -> Facts {
+    Facts {
+        service: registration.service,
+        id,
+        origin,
+        endpoint: registration.endpoint,
+        health_endpoint: registration.health_endpoint,
+        metadata: registration.metadata,
+        weight: registration.weight,
+        zone: registration.zone,
+        version: registration.version,
+        tags: registration.tags,
+        status: registration.status,
+        ttl: registration.ttl.unwrap_or(default_ttl),
+        registered_wall_ms: wall_ms,
+        version_no,
+    }
+}
+
+fn fallback_facts(service: ServiceName, endpoint: Endpoint, wall_ms: u64) -> Facts {
+    let id = InstanceId::parse("fallback").unwrap_or_else(|_| InstanceId::of_registrant([0, 0, 0, 0].into()));
+    Facts {
+        service,
+        id,
+        origin: Origin::Fallback,
+        endpoint,
+        health_endpoint: "/health".into(),
+        metadata: BTreeMap::new(),
+        weight: 100,
+        zone: None,
+        version: None,
+        tags: Vec::new(),
+        status: Status::Healthy,
+        ttl: Duration::MAX,
+        registered_wall_ms: wall_ms,
+        version_no: 0,
+    }
+}

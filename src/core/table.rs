@@ -1,0 +1,268 @@
+//! The routing table: an immutable snapshot of who serves what.
+//!
+//! A snapshot is 256 shards of `Arc<HashMap>`. Publishing a change clones the pointer array and the one shard that changed,
+//! so its cost does not grow with the number of services (measured: flat map 110–170 µs at 10 000 services, sharded 2 µs).
+//! One load of the pointer reads a consistent table. Mutable cells hang off `Arc`s and are carried from snapshot to snapshot.
+
+use crate::breaker::Phase;
+use crate::cell::Cells;
+use crate::endpoint::Endpoint;
+use crate::name::{InstanceId, ServiceName};
+use crate::policy::Policy;
+use crate::status::Status;
+use crate::time::Moment;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasher;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+/// What the shell hangs on services and instances (connection templates, metric handles), and how it makes them.
+pub trait Attach {
+    /// Hangs on a service.
+    type Service: Send + Sync;
+    /// Hangs on an instance.
+    type Instance: Send + Sync;
+
+    /// Makes what hangs on a service; `old` is what hung on it in the snapshot before.
+    fn service(&self, name: &ServiceName, policy: &Policy, old: Option<&Self::Service>) -> Self::Service;
+
+    /// Makes what hangs on an instance.
+    fn instance(&self, facts: &Facts, addresses: &[SocketAddr], policy: &Policy) -> Self::Instance;
+}
+
+/// Nothing hangs on anything: for tests and benches.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bare;
+
+impl Attach for Bare {
+    type Service = ();
+    type Instance = ();
+    fn service(&self, _name: &ServiceName, _policy: &Policy, _old: Option<&()>) {}
+    fn instance(&self, _facts: &Facts, _addresses: &[SocketAddr], _policy: &Policy) {}
+}
+
+/// Where an instance came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It registered under an id it sent.
+    Registered,
+    /// It registered without an id; its id is its registrant's address.
+    RegisteredByAddress,
+    /// An environment variable or the configuration names it; it holds no lease.
+    Fallback,
+}
+
+/// What is known about an instance, as it registered. Immutable; a change makes new facts with a higher `version_no`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Its service.
+    pub service: ServiceName,
+    /// Its id within the service.
+    pub id: InstanceId,
+    /// Where it came from.
+    pub origin: Origin,
+    /// Where it listens.
+    pub endpoint: Endpoint,
+    /// The path of its health check.
+    pub health_endpoint: Arc<str>,
+    /// Free-form, for its clients.
+    pub metadata: BTreeMap<String, String>,
+    /// Its share of traffic relative to its peers; 0 takes none.
+    pub weight: u16,
+    /// Where it runs.
+    pub zone: Option<Arc<str>>,
+    /// Which release it is.
+    pub version: Option<Arc<str>>,
+    /// Free-form labels, for look-ups.
+    pub tags: Vec<String>,
+    /// What it says about itself.
+    pub status: Status,
+    /// How long a renewal lasts.
+    pub ttl: Duration,
+    /// Milliseconds since the Unix epoch of its registration.
+    pub registered_wall_ms: u64,
+    /// Orders the facts of one instance: a late write never beats a newer one.
+    pub version_no: u64,
+}
+
+/// An instance as the data plane sees it.
+pub struct Upstream<X: Attach> {
+    /// What it registered.
+    pub facts: Arc<Facts>,
+    /// Where it can be reached now; empty while its name has not resolved.
+    pub addresses: Arc<[SocketAddr]>,
+    /// Its breaker, load and lease.
+    pub cells: Arc<Cells>,
+    /// What the shell hung on it.
+    pub x: X::Instance,
+}
+
+impl<X: Attach> Upstream<X> {
+    /// Whether it may be sent requests, its breaker aside.
+    #[must_use]
+    pub fn takes_traffic(&self) -> bool {
+        self.facts.status.takes_traffic() && self.facts.weight > 0 && !self.addresses.is_empty()
+    }
+}
+
+/// A service as the data plane sees it.
+pub struct Service<X: Attach> {
+    /// Its name.
+    pub name: ServiceName,
+    /// What the operator decided about it.
+    pub policy: Policy,
+    /// Every instance, by id.
+    pub instances: Box<[Arc<Upstream<X>>]>,
+    /// Those that take traffic, their breakers aside.
+    pub usable: Box<[Arc<Upstream<X>>]>,
+    /// Whose turn it is, for weighted round robin.
+    pub wheel: Wheel,
+    /// Whether its instance is a fallback, because none is registered.
+    pub is_fallback: bool,
+    /// What the shell hung on it.
+    pub x: X::Service,
+}
+
+impl<X: Attach> Service<X> {
+    /// The breaker of the whole service: open when every usable instance sheds.
+    #[must_use]
+    pub fn phase(&self, now: Moment) -> Phase {
+        let phases = || self.usable.iter().map(|upstream| upstream.cells.breaker.load().phase(now));
+        if phases().any(|phase| phase == Phase::Closed) || self.usable.is_empty() {
+            Phase::Closed
+        } else if phases().any(|phase| phase == Phase::HalfOpen) {
+            Phase::HalfOpen
+        } else {
+            Phase::Open
+        }
+    }
+
+    /// The instance whose fields stand for the service: the most recently registered healthy one, else the most recent.
+    #[must_use]
+    pub fn best(&self) -> Option<&Arc<Upstream<X>>> {
+        let key = |upstream: &&Arc<Upstream<X>>| {
+            let healthy = upstream.facts.status == Status::Healthy;
+            (healthy, upstream.facts.registered_wall_ms, upstream.facts.version_no)
+        };
+        self.instances.iter().max_by_key(key)
+    }
+}
+
+/// Weighted turns: `k × stride mod total` visits each unit of weight exactly once in `total` turns, and spreads the units of
+/// one instance over them, because the stride is coprime to the total and near its golden section.
+#[derive(Debug)]
+pub struct Wheel {
+    /// Running sums of the weights.
+    pub(crate) sums: Box<[u32]>,
+    pub(crate) stride: u32,
+    pub(crate) turn: Arc<AtomicU64>,
+}
+
+impl Wheel {
+    /// A wheel over these weights that continues at `turn`.
+    #[must_use]
+    pub fn new(weights: impl Iterator<Item = u16>, turn: Arc<AtomicU64>) -> Self {
+        let sums: Box<[u32]> = weights
+            .scan(0u32, |sum, weight| {
+                *sum = sum.saturating_add(weight.into());
+                Some(*sum)
+            })
+            .collect();
+        let total = sums.last().copied().unwrap_or(0);
+        Self { sums, stride: coprime_near_golden_section(total), turn }
+    }
+}
+
+fn coprime_near_golden_section(total: u32) -> u32 {
+    let gcd = |mut a: u32, mut b: u32| {
+        while b != 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    };
+    let start = (u64::from(total) * 618 / 1000).max(1);
+    let start = u32::try_from(start).unwrap_or(1);
+    (start..start.saturating_add(total)).find(|&stride| gcd(stride, total) == 1).unwrap_or(1)
+}
+
+const SHARDS: usize = 256;
+
+type Shard<X> = HashMap<ServiceName, Arc<Service<X>>, foldhash::quality::FixedState>;
+
+/// The whole table at one generation.
+pub struct Snapshot<X: Attach> {
+    generation: u64,
+    services: usize,
+    hasher: foldhash::quality::FixedState,
+    shards: Box<[Arc<Shard<X>>]>,
+}
+
+impl<X: Attach> Snapshot<X> {
+    /// An empty table. The seed keeps registrants from choosing names that collide.
+    #[must_use]
+    pub fn empty(seed: u64) -> Self {
+        let hasher = foldhash::quality::FixedState::with_seed(seed);
+        let shards = (0..SHARDS).map(|_| Arc::new(HashMap::with_hasher(hasher.clone()))).collect();
+        Self { generation: 0, services: 0, hasher, shards }
+    }
+
+    /// The service of that name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Arc<Service<X>>> {
+        self.shards[self.shard_of(name)].get(name)
+    }
+
+    /// Counts up with every visible change.
+    #[must_use]
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// How many services there are, fallbacks included.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.services
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.services == 0
+    }
+
+    /// All services, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Service<X>>> {
+        self.shards.iter().flat_map(|shard| shard.values())
+    }
+
+    /// This table with some services changed (`None` removes), at a new generation. Unchanged shards are shared.
+    #[must_use]
+    pub fn with(&self, generation: u64, changes: Vec<(ServiceName, Option<Arc<Service<X>>>)>) -> Self {
+        let mut shards = self.shards.clone();
+        let mut services = self.services;
+        for (name, service) in changes {
+            let shard = Arc::make_mut(&mut shards[self.shard_of(name.as_str())]);
+            let (before, after) = (usize::from(shard.contains_key(&name)), usize::from(service.is_some()));
+            match service {
+                Some(service) => shard.insert(name, service),
+                None => shard.remove(&name),
+            };
+            services = services + after - before;
+        }
+        Self { generation, services, hasher: self.hasher.clone(), shards }
+    }
+
+    fn shard_of(&self, name: &str) -> usize {
+        // The map uses the hash's low bits and its top seven; shards use bits in between.
+        let bits = (self.hasher.hash_one(name) >> 40) as usize;
+        bits % SHARDS
+    }
+}
+
+impl<X: Attach> std::fmt::Debug for Snapshot<X> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshot").field("generation", &self.generation).field("services", &self.services).finish()
+    }
+}

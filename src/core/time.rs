@@ -1,0 +1,60 @@
+//! Time as an argument.
+
+use std::time::Duration;
+
+/// A point on the process's monotonic clock, in nanoseconds since an origin that only the shell knows.
+///
+/// It never crosses a process boundary: what other machines hear is *remaining time*, never a timestamp.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment(u64);
+
+impl Moment {
+    /// The origin.
+    pub const ZERO: Self = Self(0);
+
+    /// The moment `nanos` nanoseconds after the origin.
+    #[must_use]
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// The moment `millis` milliseconds after the origin.
+    #[must_use]
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis.saturating_mul(1_000_000))
+    }
+
+    /// Nanoseconds since the origin.
+    #[must_use]
+    pub const fn nanos(self) -> u64 {
+        self.0
+    }
+
+    /// Whole milliseconds since the origin.
+    #[must_use]
+    pub const fn millis(self) -> u64 {
+        self.0 / 1_000_000
+    }
+
+    /// This moment moved into the future; stops at the end of the clock (584 years).
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(nanos))
+    }
+
+    /// How long after `earlier` this is; zero when it is not after.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// Both clocks at once: the monotonic one decides, the wall one is only shown to people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Decides leases, breakers and everything else.
+    pub mono: Moment,
+    /// Milliseconds since the Unix epoch, for `registered_at`, `last_heartbeat` and logs.
+    pub wall_ms: u64,
+}

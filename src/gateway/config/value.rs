@@ -1,0 +1,327 @@
+//! What a written value means: one pure function per kind of value.
+//!
+//! Each refusal says what was given and what is allowed, and nothing of where: the reader adds the place.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::raw::Value;
+
+/// A duration: `"250ms"`, `"1m 30s"`, or a number of seconds.
+pub(super) fn duration(value: &Value) -> Result<Duration, String> {
+    let parsed = match value {
+        Value::Integer(seconds) => u64::try_from(*seconds).ok().map(Duration::from_secs),
+        Value::Float(seconds) => Duration::try_from_secs_f64(*seconds).ok(),
+        Value::Text(text) => duration_of_text(text.trim()),
+        _ => None,
+    };
+    parsed.ok_or_else(|| {
+        let given = given(value);
+        format!("{given} is not a duration; give for example \"250ms\", \"1m 30s\" or a number of seconds")
+    })
+}
+
+/// A whole number.
+pub(super) fn integer(value: &Value) -> Result<u64, String> {
+    let parsed = match value {
+        Value::Integer(number) => u64::try_from(*number).ok(),
+        Value::Text(text) => text.trim().parse().ok(),
+        _ => None,
+    };
+    parsed.ok_or_else(|| format!("{} is not a whole number of 0 or more", given(value)))
+}
+
+/// A number of bytes: a whole number, or one with a unit such as `"64KiB"` or `"10MB"`.
+pub(super) fn bytes(value: &Value) -> Result<u64, String> {
+    let parsed = match value {
+        Value::Integer(number) => u64::try_from(*number).ok(),
+        Value::Text(text) => bytes_of_text(text.trim()),
+        _ => None,
+    };
+    parsed.ok_or_else(|| {
+        format!("{} is not a size; give a number of bytes or for example \"64KiB\", \"10MB\"", given(value))
+    })
+}
+
+/// A truth value.
+pub(super) fn boolean(value: &Value) -> Result<bool, String> {
+    let parsed = match value {
+        Value::Boolean(truth) => Some(*truth),
+        Value::Text(text) => match text.trim().to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" | "on" => Some(true),
+            "false" | "0" | "no" | "off" => Some(false),
+            _ => None,
+        },
+        _ => None,
+    };
+    parsed.ok_or_else(|| format!("{} is neither true nor false", given(value)))
+}
+
+/// A text, without surrounding spaces.
+pub(super) fn text(value: &Value) -> Result<&str, String> {
+    match value {
+        Value::Text(text) => Ok(text.trim()),
+        _ => Err(format!("{} is not a text; put it in quotes", given(value))),
+    }
+}
+
+/// An address to bind or to call, `ip:port`.
+pub(super) fn address(value: &Value) -> Result<SocketAddr, String> {
+    text(value)?.parse().map_err(|_| {
+        let given = given(value);
+        format!("{given} is not an address; give ip:port, for example \"0.0.0.0:8000\" or \"[::1]:8000\"")
+    })
+}
+
+/// The address of a DNS server, `ip` or `ip:port`.
+pub(super) fn dns_server(value: &Value) -> Result<SocketAddr, String> {
+    let text = text(value)?;
+    let without_port = || text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 53));
+    let parsed = text.parse().ok().or_else(without_port);
+    parsed
+        .filter(|address| address.port() != 0)
+        .ok_or_else(|| format!("{} is not a DNS server; give ip or ip:port", given(value)))
+}
+
+/// A network, `10.0.0.0/8`, or one address.
+pub(super) fn network(value: &Value) -> Result<IpNet, String> {
+    let text = text(value)?;
+    let one_address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    let parsed = text.parse::<IpNet>().ok().map(|net| net.trunc()).or_else(one_address);
+    parsed.ok_or_else(|| {
+        format!("{} is not a network; give for example \"10.0.0.0/8\" or \"192.0.2.7\"", given(value))
+    })
+}
+
+/// A service's name (SPEC §3).
+pub(super) fn service_name(name: &str) -> Result<String, String> {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let starts = name.bytes().next().is_some_and(allowed);
+    let rest = name.bytes().all(|byte| allowed(byte) || byte == b'_' || byte == b'-');
+    if starts && rest && (3..=64).contains(&name.len()) {
+        Ok(name.to_owned())
+    } else {
+        Err(format!(
+            "{} is not a service name; 3 to 64 of a-z, 0-9, _ and -, the first a letter or digit",
+            shortened(name)
+        ))
+    }
+}
+
+/// A short label: a route's name, a zone, a replica's name.
+pub(super) fn label(value: &Value) -> Result<String, String> {
+    let text = text(value)?;
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._:-".contains(c);
+    if !text.is_empty() && text.len() <= 128 && text.chars().all(allowed) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{} is not a name; 1 to 128 letters, digits, '.', '_', ':' and '-'", given(value)))
+    }
+}
+
+/// A path or the beginning of one: `/api/search`; a slash at the end does not count.
+pub(super) fn path_prefix(value: &Value) -> Result<String, String> {
+    let text = text(value)?;
+    let sendable = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\\".contains(&byte));
+    let plain = !text.contains("//") && text.split('/').all(|part| part != "." && part != "..");
+    if text.starts_with('/') && sendable && plain && text.len() <= 1024 {
+        let trimmed = text.strip_suffix('/').unwrap_or(text);
+        Ok(if trimmed.is_empty() { "/" } else { trimmed }.to_owned())
+    } else {
+        Err(format!(
+            "{} is not a path; it begins with one '/', and has no '//', '..', '?', '#' or spaces",
+            given(value)
+        ))
+    }
+}
+
+/// The base URL of a service, `http://host[:port][/prefix]`. A refusal does not repeat it: it may hold a password.
+pub(super) fn service_url(text: &str) -> Result<String, String> {
+    let refused = |why: &str| Err(format!("not a usable service URL: {why}; give http://host[:port]"));
+    let Some(rest) = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")) else {
+        return refused("it begins with neither http:// nor https://");
+    };
+    if !rest.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return refused("it has spaces, control or non-ASCII characters");
+    }
+    if rest.contains(['?', '#']) {
+        return refused("a query or fragment is not allowed");
+    }
+    let authority = rest.split('/').next().unwrap_or_default();
+    if authority.contains('@') {
+        return refused("user and password are not allowed");
+    }
+    match host_and_port(authority) {
+        Some((_, port)) if port != Some(0) => Ok(text.to_owned()),
+        _ => refused("host or port is missing or malformed"),
+    }
+}
+
+/// Splits `host[:port]`; the host is a name, an IPv4 address or an IPv6 address in brackets.
+pub(super) fn host_and_port(text: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (inside, after) = rest.split_once(']')?;
+            inside.parse::<std::net::Ipv6Addr>().ok()?;
+            (&text[..inside.len() + 2], if after.is_empty() { None } else { Some(after.strip_prefix(':')?) })
+        }
+        None => match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        },
+    };
+    let named = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let well_formed = host.starts_with('[') || (!host.is_empty() && host.chars().all(named));
+    let port = match port {
+        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => Some(digits.parse().ok()?),
+        Some(_) => return None,
+        None => None,
+    };
+    (well_formed && host.len() <= 255).then_some((host, port))
+}
+
+/// What was given, short enough for a line and without control characters.
+pub(super) fn given(value: &Value) -> String {
+    match value {
+        Value::Text(text) => shortened(text),
+        Value::Integer(number) => number.to_string(),
+        Value::Float(number) => number.to_string(),
+        Value::Boolean(truth) => truth.to_string(),
+        Value::List(_) => "a list".to_owned(),
+        Value::Other(what) => (*what).to_owned(),
+    }
+}
+
+/// `text` in quotes, cut off where it gets long.
+pub(super) fn shortened(text: &str) -> String {
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{:?}", format!("{}…", &text[..end])),
+        None => format!("{text:?}"),
+    }
+}
+
+fn duration_of_text(text: &str) -> Option<Duration> {
+    match text.parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
+        Err(_) => humantime::parse_duration(text).ok(),
+    }
+}
+
+fn bytes_of_text(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1000,
+        "mb" => 1000 * 1000,
+        "gb" => 1000 * 1000 * 1000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(text: &str) -> Value {
+        Value::Text(text.to_owned())
+    }
+
+    #[test]
+    fn durations_are_text_or_seconds() {
+        let ms = |value: Value| duration(&value).unwrap().as_millis();
+        assert_eq!(ms(written("250ms")), 250);
+        assert_eq!(ms(written("1m 30s")), 90_000);
+        assert_eq!(ms(written("1.5s")), 1500);
+        assert_eq!(ms(written(" 0.5 ")), 500);
+        assert_eq!(ms(written("5")), 5000);
+        assert_eq!(ms(Value::Integer(2)), 2000);
+        assert_eq!(ms(Value::Float(0.001)), 1);
+        assert_eq!(ms(Value::Integer(0)), 0);
+        for bad in ["", "fast", "-1s", "-1", "1 lightyear", "inf", "nan", "1e300", "99999999999999y"] {
+            assert!(duration(&written(bad)).is_err(), "{bad}");
+        }
+        for bad in [Value::Integer(-1), Value::Float(f64::NAN), Value::Boolean(true)] {
+            assert!(duration(&bad).is_err());
+        }
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        let size = |text: &str| bytes(&written(text)).ok();
+        assert_eq!(size("64KiB"), Some(65_536));
+        assert_eq!(size("64 kib"), Some(65_536));
+        assert_eq!(size("10MB"), Some(10_000_000));
+        assert_eq!(size("1GiB"), Some(1 << 30));
+        assert_eq!(size("17"), Some(17));
+        for bad in ["", "KiB", "1.5KiB", "-1", "1 parsec", "99999999999GiB"] {
+            assert_eq!(size(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn networks_may_be_one_address() {
+        let net = |text: &str| network(&written(text)).map(|net| net.to_string()).ok();
+        assert_eq!(net("10.1.2.3/8").as_deref(), Some("10.0.0.0/8"));
+        assert_eq!(net("192.0.2.7").as_deref(), Some("192.0.2.7/32"));
+        assert_eq!(net("fc00::/7").as_deref(), Some("fc00::/7"));
+        assert_eq!(net("10.0.0.0/33"), None);
+    }
+
+    #[test]
+    fn addresses_need_a_port_and_no_name() {
+        assert!(address(&written("0.0.0.0:0")).is_ok());
+        assert!(address(&written("[::1]:8000")).is_ok());
+        for bad in ["8000", ":8000", "localhost:8000", "0.0.0.0", "0.0.0.0:65536"] {
+            assert!(address(&written(bad)).is_err(), "{bad}");
+        }
+        assert_eq!(dns_server(&written("9.9.9.9")).unwrap().to_string(), "9.9.9.9:53");
+        assert_eq!(dns_server(&written("::1")).unwrap().to_string(), "[::1]:53");
+        assert!(dns_server(&written("9.9.9.9:0")).is_err());
+    }
+
+    #[test]
+    fn service_urls_name_a_host_and_nothing_else() {
+        for good in
+            ["http://a", "https://a.b:443", "http://[::1]:80/x", "http://10.0.0.1/p", "http://a_b/"]
+        {
+            assert!(service_url(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "a:80", "ftp://a", "http://", "http:///x", "http://a:0", "http://a:x", "http://a:",
+            "http://a:99999", "http://u:geheim@a", "http://a?x", "http://a#x", "http://a b",
+            "http://[::1", "http://[zz]", "http://a:+80",
+        ] {
+            let refusal = service_url(bad).unwrap_err();
+            assert!(!refusal.contains("geheim"), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn prefixes_are_plain_paths() {
+        let path = |text: &str| path_prefix(&written(text)).ok();
+        assert_eq!(path("/api/x/").as_deref(), Some("/api/x"));
+        assert_eq!(path("/").as_deref(), Some("/"));
+        for bad in ["", "api", "//", "/a//b", "/a/../b", "/a?b", "/a b", "/ä", "/a\\b"] {
+            assert_eq!(path(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn service_names_are_those_of_the_registry() {
+        let longest = "a".repeat(64);
+        for good in ["abc", "9-_", longest.as_str()] {
+            assert!(service_name(good).is_ok(), "{good}");
+        }
+        let too_long = "a".repeat(65);
+        for bad in ["", "ab", "_ab", "-ab", "Abc", "a.b", "abc ", too_long.as_str()] {
+            assert!(service_name(bad).is_err(), "{bad}");
+        }
+    }
+}
