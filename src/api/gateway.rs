@@ -23,12 +23,25 @@ pub struct GatewayStatus {
     pub health_cache: HealthCacheStatus,
     /// Every service with its instances, sorted by name.
     pub services: Vec<ServiceStatus>,
+    /// The host names that endpoints use, and how resolving them goes.
+    pub names: Vec<NameStatus>,
     /// Where registrations are persisted.
     pub store: StoreStatus,
     /// The gateway processes that share a registry, this one included.
     pub replicas: Vec<ReplicaStatus>,
     /// The routing table.
     pub snapshot: SnapshotStatus,
+}
+
+/// A host name in use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameStatus {
+    /// The name.
+    pub name: String,
+    /// The last good answer; empty while there was none.
+    pub addresses: Vec<String>,
+    /// Why the last look-up failed; `None` when it did not.
+    pub error: Option<String>,
 }
 
 impl GatewayStatus {
@@ -56,12 +69,7 @@ impl CircuitBreaker {
     /// A breaker that lets everything through.
     #[must_use]
     pub const fn closed() -> Self {
-        Self {
-            open: false,
-            failures: 0,
-            threshold: Self::THRESHOLD,
-            opened_at: None,
-        }
+        Self { open: false, failures: 0, threshold: Self::THRESHOLD, opened_at: None }
     }
 }
 
@@ -191,12 +199,7 @@ mod tests {
 
     #[test]
     fn status() {
-        let cache = CacheStatus {
-            size: 1,
-            max_size: None,
-            ttl: 60.0,
-            services: vec!["abc".into()],
-        };
+        let cache = CacheStatus { size: 1, max_size: None, ttl: 60.0, services: vec!["abc".into()] };
         let status = GatewayStatus {
             gateway: GatewayStatus::OPERATIONAL.into(),
             version: "0.1.0".into(),
@@ -205,14 +208,7 @@ mod tests {
             circuit_breaker: CircuitBreaker::closed(),
             cache: cache.clone(),
             service_discovery_cache: cache,
-            health_cache: HealthCacheStatus {
-                size: 0,
-                max_size: 10_000,
-                ttl: 5.0,
-                hits: 3,
-                misses: 1,
-                hit_rate: 0.75,
-            },
+            health_cache: HealthCacheStatus { size: 0, max_size: 10_000, ttl: 5.0, hits: 3, misses: 1, hit_rate: 0.75 },
             services: vec![ServiceStatus {
                 service_name: "abc".into(),
                 instances: vec![InstanceStatus {
@@ -225,17 +221,9 @@ mod tests {
                     ewma_ms: 1.25,
                 }],
             }],
-            store: StoreStatus {
-                kind: "embedded".into(),
-                path: Some("./vertice-data".into()),
-                healthy: true,
-                detail: None,
-            },
-            replicas: vec![ReplicaStatus {
-                replica_id: "r1".into(),
-                zone: None,
-                local: true,
-            }],
+            names: vec![NameStatus { name: "a".into(), addresses: vec!["10.0.0.1".into()], error: None }],
+            store: StoreStatus { kind: "embedded".into(), path: Some("./vertice-data".into()), healthy: true, detail: None },
+            replicas: vec![ReplicaStatus { replica_id: "r1".into(), zone: None, local: true }],
             snapshot: SnapshotStatus { generation: 9 },
         };
         let text = serde_json::to_string(&status).unwrap();
@@ -249,14 +237,12 @@ mod tests {
                 r#""health_cache":{"size":0,"max_size":10000,"ttl":5.0,"hits":3,"misses":1,"hit_rate":0.75},"#,
                 r#""services":[{"service_name":"abc","instances":[{"instance_id":"a:80","endpoint":"http://a","status":"healthy","#,
                 r#""breaker":"closed","addresses":["10.0.0.1:80"],"in_flight":0,"ewma_ms":1.25}]}],"#,
+                r#""names":[{"name":"a","addresses":["10.0.0.1"],"error":null}],"#,
                 r#""store":{"kind":"embedded","path":"./vertice-data","healthy":true,"detail":null},"#,
                 r#""replicas":[{"replica_id":"r1","zone":null,"local":true}],"snapshot":{"generation":9}}"#
             )
         );
-        assert_eq!(
-            serde_json::from_str::<GatewayStatus>(&text).unwrap(),
-            status
-        );
+        assert_eq!(serde_json::from_str::<GatewayStatus>(&text).unwrap(), status);
     }
 
     #[test]
@@ -275,9 +261,6 @@ mod tests {
             serde_json::to_string(&check).unwrap(),
             r#"{"service_name":"abc","service_url":"http://a","healthy":true,"status_code":200,"response_time_ms":1.5,"cached":false,"cache_layer":null,"timestamp":1700000000.5}"#
         );
-        assert_eq!(
-            serde_json::to_string(&Some(CacheLayer::Local)).unwrap(),
-            r#""local""#
-        );
+        assert_eq!(serde_json::to_string(&Some(CacheLayer::Local)).unwrap(), r#""local""#);
     }
 }

@@ -60,19 +60,13 @@ impl Component {
     /// A part that is as it should be.
     #[must_use]
     pub fn healthy() -> Self {
-        Self {
-            status: "healthy".into(),
-            detail: None,
-        }
+        Self { status: "healthy".into(), detail: None }
     }
 
     /// A part that is not as it should be, and why.
     #[must_use]
     pub fn new(status: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self {
-            status: status.into(),
-            detail: Some(detail.into()),
-        }
+        Self { status: status.into(), detail: Some(detail.into()) }
     }
 }
 
@@ -89,10 +83,7 @@ mod tests {
             active_services: 3,
             uptime_seconds: 1.5,
             components: Components {
-                redis: Component {
-                    status: "disabled".into(),
-                    detail: None,
-                },
+                redis: Component { status: "disabled".into(), detail: None },
                 store: Component::new("degraded", "disk is full"),
                 dns: Component::healthy(),
                 leases: Component::healthy(),

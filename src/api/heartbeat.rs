@@ -36,10 +36,7 @@ impl HeartbeatReceived {
     /// The answer.
     #[must_use]
     pub fn new(service_name: impl Into<String>) -> Self {
-        Self {
-            message: Self::MESSAGE.to_owned(),
-            service_name: service_name.into(),
-        }
+        Self { message: Self::MESSAGE.to_owned(), service_name: service_name.into() }
     }
 }
 
@@ -49,14 +46,8 @@ mod tests {
 
     #[test]
     fn a_minimal_request_is_what_the_predecessor_sends() {
-        let request = HeartbeatRequest {
-            service_name: "osint_service".into(),
-            ..HeartbeatRequest::default()
-        };
-        assert_eq!(
-            serde_json::to_string(&request).unwrap(),
-            r#"{"service_name":"osint_service"}"#
-        );
+        let request = HeartbeatRequest { service_name: "osint_service".into(), ..HeartbeatRequest::default() };
+        assert_eq!(serde_json::to_string(&request).unwrap(), r#"{"service_name":"osint_service"}"#);
     }
 
     #[test]

@@ -17,8 +17,8 @@ pub mod register;
 pub mod service;
 
 pub use gateway::{
-    CacheLayer, CacheStatus, CircuitBreaker, GatewayStatus, HealthCacheStatus, HealthCheck,
-    InstanceStatus, ReplicaStatus, ServiceStatus, SnapshotStatus, StoreStatus,
+    CacheLayer, CacheStatus, CircuitBreaker, GatewayStatus, HealthCacheStatus, HealthCheck, InstanceStatus, NameStatus,
+    ReplicaStatus, ServiceStatus, SnapshotStatus, StoreStatus,
 };
 pub use health::{Component, Components, Health, Redis};
 pub use heartbeat::{HeartbeatReceived, HeartbeatRequest};

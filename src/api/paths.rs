@@ -103,27 +103,15 @@ mod tests {
     fn names_become_one_segment() {
         assert_eq!(service("nmap_service"), "/services/nmap_service");
         assert_eq!(service("a/../b?c=d#e"), "/services/a%2F..%2Fb%3Fc%3Dd%23e");
-        assert_eq!(
-            health_check("osint_service"),
-            "/gateway/health-check/osint_service"
-        );
+        assert_eq!(health_check("osint_service"), "/gateway/health-check/osint_service");
         assert_eq!(data_plane("osint_service"), "/v2/osint_service");
     }
 
     #[test]
     fn ids_become_one_parameter() {
         assert_eq!(deregister("abc", None), "/deregister/abc");
-        assert_eq!(
-            deregister("abc", Some("osint:8049")),
-            "/deregister/abc?instance_id=osint:8049"
-        );
-        assert_eq!(
-            deregister("abc", Some("[::1]:80")),
-            "/deregister/abc?instance_id=%5B::1%5D:80"
-        );
-        assert_eq!(
-            deregister("abc", Some("a&all=1")),
-            "/deregister/abc?instance_id=a%26all%3D1"
-        );
+        assert_eq!(deregister("abc", Some("osint:8049")), "/deregister/abc?instance_id=osint:8049");
+        assert_eq!(deregister("abc", Some("[::1]:80")), "/deregister/abc?instance_id=%5B::1%5D:80");
+        assert_eq!(deregister("abc", Some("a&all=1")), "/deregister/abc?instance_id=a%26all%3D1");
     }
 }

@@ -67,10 +67,7 @@ impl FieldError {
     /// What is wrong with `field`.
     #[must_use]
     pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            field: field.into(),
-            message: message.into(),
-        }
+        Self { field: field.into(), message: message.into() }
     }
 }
 
@@ -114,12 +111,8 @@ mod tests {
 
     #[test]
     fn a_problem_with_fields() {
-        let problem = Problem::new(422, "unprocessable", "2 fields are wrong", "r-1").with_errors(
-            vec![
-                FieldError::new("endpoint", "is required"),
-                FieldError::new("ttl", "must be 5 to 3600"),
-            ],
-        );
+        let problem = Problem::new(422, "unprocessable", "2 fields are wrong", "r-1")
+            .with_errors(vec![FieldError::new("endpoint", "is required"), FieldError::new("ttl", "must be 5 to 3600")]);
         let text = serde_json::to_string(&problem).unwrap();
         assert_eq!(
             text,

@@ -135,10 +135,7 @@ impl Deregistered {
     /// The answer, whether or not there was something to deregister.
     #[must_use]
     pub fn new(service_name: impl Into<String>) -> Self {
-        Self {
-            message: Self::MESSAGE.to_owned(),
-            service_name: service_name.into(),
-        }
+        Self { message: Self::MESSAGE.to_owned(), service_name: service_name.into() }
     }
 }
 
@@ -152,9 +149,7 @@ mod tests {
             service_name: "osint_service".into(),
             endpoint: "http://osint:8049".into(),
             health_endpoint: "/health".into(),
-            metadata: [("version", "1.0.0"), ("status", "healthy")]
-                .map(|(k, v)| (k.into(), v.into()))
-                .into(),
+            metadata: [("version", "1.0.0"), ("status", "healthy")].map(|(k, v)| (k.into(), v.into())).into(),
             ..RegisterRequest::default()
         };
         assert_eq!(
@@ -183,8 +178,7 @@ mod tests {
             text,
             r#"{"service_name":"abc","endpoint":"http://a","health_endpoint":"/h","metadata":{},"instance_id":"a:80","ttl":30,"weight":100,"zone":"z","version":"1","tags":["x"],"status":"healthy"}"#
         );
-        let object: serde_json::Map<String, serde_json::Value> =
-            serde_json::from_str(&text).unwrap();
+        let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
         for name in [
             field::SERVICE_NAME,
             field::ENDPOINT,
@@ -201,17 +195,13 @@ mod tests {
             assert!(object.contains_key(name), "{name}");
         }
         assert_eq!(object.len(), 11);
-        assert_eq!(
-            serde_json::from_str::<RegisterRequest>(&text).unwrap(),
-            request
-        );
+        assert_eq!(serde_json::from_str::<RegisterRequest>(&text).unwrap(), request);
     }
 
     #[test]
     fn defaults_of_a_request() {
         let request: RegisterRequest =
-            serde_json::from_str(r#"{"service_name":"abc","endpoint":"http://a","surplus":1}"#)
-                .unwrap();
+            serde_json::from_str(r#"{"service_name":"abc","endpoint":"http://a","surplus":1}"#).unwrap();
         assert_eq!(request.health_endpoint, "/health");
         assert!(request.metadata.is_empty() && request.tags.is_empty());
     }

@@ -1,1 +1,35 @@
-//! Placeholder.
+//! Client library of the Vértice Gateway, and what its sidecar is made of.
+//!
+//! - [`Registration`] keeps a service registered: it registers, sends heartbeats, registers again whenever the registry has
+//!   forgotten the service, and takes the registration back in the end. A registry that is away never disturbs the caller.
+//! - [`RegistryClient`] makes single calls: register, heartbeat, deregister, lookup, list.
+//! - [`sidecar`] does the former for a service that knows nothing of it.
+//!
+//! ```no_run
+//! use vertice_client::{Registration, RegistrationConfig, RegistryUrls, ServiceName};
+//!
+//! let registry = RegistryUrls::parse("http://127.0.0.1:8888")?;
+//! let config = RegistrationConfig::new(ServiceName::parse("osint_service")?, "http://10.0.0.7:8049", registry);
+//! let registration = Registration::start(config, |step| eprintln!("{step}"))?;
+//! // … serve …
+//! registration.stop();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! **Invariant:** [`lifecycle`] decides and does no I/O; everything else does I/O and decides nothing. This crate reads no
+//! environment variable except in its binary, and clocks only in `clock.rs`.
+
+mod clock;
+pub mod lifecycle;
+pub mod probe;
+pub mod registration;
+pub mod registry;
+pub mod sidecar;
+pub mod span;
+mod transport;
+
+pub use lifecycle::{HealthGate, Step};
+pub use registration::{Registration, RegistrationConfig};
+pub use registry::{RegistryClient, RegistryError, RegistryUrls, Token};
+pub use vertice_core::name::{InstanceId, ServiceName};
+pub use vertice_core::status::Status;

@@ -1,6 +1,6 @@
 //! Which instance gets the next attempt.
 
-use crate::breaker::{Admission, Phase};
+use crate::breaker::{Admission, BreakerPolicy};
 use crate::cell::Cells;
 use crate::load;
 use crate::policy::Algorithm;
@@ -128,7 +128,8 @@ fn better_of_two<X: Attach>(service: &Service<X>, tried: &Tried, now: Moment, se
     let other = seed::below(seed::mix(seed ^ 0x5851_F42D_4C95_7F2D), bound - 1) as usize;
     let second = if other >= first { other + 1 } else { other };
     let (a, b) = (&service.usable[first], &service.usable[second]);
-    match (rank(a, tried, now), rank(b, tried, now)) {
+    let rank = |upstream| rank(upstream, &service.policy.breaker, tried, now);
+    match (rank(a), rank(b)) {
         (x, y) if x != y => {
             if x > y {
                 first
@@ -146,15 +147,15 @@ fn better_of_two<X: Attach>(service: &Service<X>, tried: &Tried, now: Moment, se
     }
 }
 
-/// 2: waits for a probe; 1: flows; 0: sheds or is spent.
-fn rank<X: Attach>(upstream: &Upstream<X>, tried: &Tried, now: Moment) -> u8 {
+/// 2: waits for a probe; 1: flows; 0: sheds (also while a probe is under way) or is spent.
+fn rank<X: Attach>(upstream: &Upstream<X>, policy: &BreakerPolicy, tried: &Tried, now: Moment) -> u8 {
     if is_spent(upstream, tried) {
         return 0;
     }
-    match upstream.cells.breaker.load().phase(now) {
-        Phase::HalfOpen => 2,
-        Phase::Closed => 1,
-        Phase::Open => 0,
+    match upstream.cells.breaker.load().admit(policy, now).0 {
+        Admission::Probe => 2,
+        Admission::Flow => 1,
+        Admission::Shed { .. } => 0,
     }
 }
 
@@ -256,6 +257,18 @@ mod tests {
         let later = Moment::from_millis(40_000);
         let probes = (0..100).filter(|&seed| pick(&pair, &Tried::default(), later, seed).unwrap().probe).count();
         assert_eq!(probes, 1);
+    }
+
+    #[test]
+    fn an_instance_with_a_probe_under_way_does_not_decide_who_else_is_picked() {
+        let three = service(Algorithm::P2c, ["a", "b", "c"].map(|id| upstream(id, 100, 1)).to_vec());
+        open(&three.usable[0], Moment::ZERO);
+        let later = Moment::from_millis(40_000);
+        let probe = three.usable[0].cells.breaker.admit(&three.policy.breaker, later);
+        assert_eq!(probe, Admission::Probe);
+        let picked = |seed| id(&pick(&three, &Tried::default(), later, seed).unwrap());
+        let share = (0..1000).filter(|&seed| picked(seed) == "b").count();
+        assert!((400..600).contains(&share), "b got {share} of 1000, c the rest");
     }
 
     #[test]

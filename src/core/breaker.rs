@@ -134,6 +134,9 @@ impl Breaker {
                 let count = self.count.saturating_add(1).min(63);
                 if u32::from(count) >= policy.failures { self.open(policy, now, seed) } else { Self { count, ..self } }
             }
+            // Sent before it opened, not the probe's: its news is older than the decision (and where the instance has
+            // registered anew, about the process before).
+            (Phase::HalfOpen, _) if !self.probing => self,
             (Phase::HalfOpen, Verdict::Success) => {
                 let count = self.count.saturating_add(1).min(63);
                 if u32::from(count) >= policy.successes { Self::CLOSED } else { Self { count, probing: false, ..self } }
@@ -282,6 +285,78 @@ mod tests {
         let tried = opened_at_zero().try_now();
         assert_eq!(tried.admit(&POLICY, at(1)).0, Admission::Probe);
         assert_eq!(Breaker::CLOSED.try_now(), Breaker::CLOSED);
+    }
+
+    #[test]
+    fn in_half_open_only_the_probe_counts() {
+        let tried = opened_at_zero().try_now();
+        for verdict in [Verdict::Success, Verdict::Failure, Verdict::Neutral] {
+            assert_eq!(tried.record(verdict, &POLICY, at(1), 0), tried, "a request from before it opened: {verdict:?}");
+        }
+        let probing = tried.admit(&POLICY, at(1)).1;
+        assert_eq!(probing.record(Verdict::Failure, &POLICY, at(1), 0).phase(at(1)), Phase::Open);
+    }
+
+    /// The whole machine as a committed text, so that a change to it is a diff that a reviewer can read. Where this fails
+    /// on purpose, the text it prints replaces the file.
+    #[test]
+    fn the_transition_table_is_the_committed_one() {
+        let table = transition_table();
+        assert!(table == include_str!("breaker/transitions.txt"), "src/core/breaker/transitions.txt should be:\n{table}");
+    }
+
+    /// Every state reachable from closed without opening a third time, and where each input leads from it.
+    fn transition_table() -> String {
+        let mut table = String::new();
+        let mut queue = std::collections::VecDeque::from([(Breaker::CLOSED, at(0))]);
+        let mut seen = vec![in_words(Breaker::CLOSED, at(0))];
+        while let Some((breaker, now)) = queue.pop_front() {
+            table += &format!("{}\n", in_words(breaker, now));
+            for (input, answer, next, later) in outcomes_of_every_input(breaker, now) {
+                let words = in_words(next, later);
+                let shown = if words == in_words(breaker, now) { "stays".to_owned() } else { words.clone() };
+                table += &format!("    {input:<24} {answer:<6} {shown}\n");
+                if next.opened < 2 && !seen.contains(&words) {
+                    seen.push(words);
+                    queue.push_back((next, later));
+                }
+            }
+        }
+        table
+    }
+
+    fn outcomes_of_every_input(breaker: Breaker, now: Moment) -> Vec<(&'static str, &'static str, Breaker, Moment)> {
+        let (admission, admitted) = breaker.admit(&POLICY, now);
+        let answer = match admission {
+            Admission::Flow => "flow",
+            Admission::Probe => "probe",
+            Admission::Shed { .. } => "shed",
+        };
+        let record = |verdict| breaker.record(verdict, &POLICY, now, 0);
+        vec![
+            ("a request asks", answer, admitted, now),
+            ("an attempt succeeds", "", record(Verdict::Success), now),
+            ("an attempt fails", "", record(Verdict::Failure), now),
+            ("an attempt says nothing", "", record(Verdict::Neutral), now),
+            ("the instance registers", "", breaker.try_now(), now),
+            ("the wait is over", "", breaker, now.max(breaker.until())),
+        ]
+    }
+
+    fn in_words(breaker: Breaker, now: Moment) -> String {
+        let over = now >= breaker.until();
+        let state = match (breaker.phase, breaker.probing) {
+            (Phase::Closed, _) => format!("closed, failures {}", breaker.count),
+            (Phase::Open, _) if over => "open, wait over".to_owned(),
+            (Phase::Open, _) => "open".to_owned(),
+            (Phase::HalfOpen, false) => format!("half-open, successes {}", breaker.count),
+            (Phase::HalfOpen, true) if over => format!("half-open, successes {}, probe lost", breaker.count),
+            (Phase::HalfOpen, true) => format!("half-open, successes {}, probing", breaker.count),
+        };
+        match breaker.opened {
+            0 => state,
+            opened => format!("{state} (opened {opened}x)"),
+        }
     }
 
     #[derive(Clone, Copy, Debug)]

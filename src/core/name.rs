@@ -69,10 +69,11 @@ impl InstanceId {
         Ok(Self(text.into()))
     }
 
-    /// The identity of a registrant that sent none: its address.
+    /// The identity of a registrant that sent none: its address. An IPv4 peer of a dual-stack listener (`::ffff:10.0.0.1`)
+    /// is the same registrant as `10.0.0.1`.
     #[must_use]
     pub fn of_registrant(address: std::net::IpAddr) -> Self {
-        Self(address.to_string().into())
+        Self(address.to_canonical().to_string().into())
     }
 
     /// The id as text.

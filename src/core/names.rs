@@ -1,7 +1,7 @@
 //! Host names that instances use, the services that depend on each, and the last good answer.
 
 use crate::name::ServiceName;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -48,14 +48,16 @@ impl Names {
         self.by_host.get(host).map_or(&[], |known| &known.addresses)
     }
 
-    /// Notes an answer; the services to change, if it is news. An empty answer never replaces a good one.
+    /// Notes an answer; the services to change, if it is news. An empty answer never replaces a good one, and the same
+    /// addresses in another order are no news: many name servers rotate them with each answer.
     pub(crate) fn resolved(&mut self, host: &Arc<str>, addresses: &[IpAddr]) -> Option<Vec<ServiceName>> {
         if addresses.is_empty() {
             return None;
         }
         // A name that nobody uses yet is about to be used by the registration that brings its answer.
         let known = self.by_host.entry(host.clone()).or_default();
-        if known.addresses == addresses {
+        let set = |addresses: &[IpAddr]| addresses.iter().copied().collect::<BTreeSet<_>>();
+        if set(&known.addresses) == set(addresses) {
             return None;
         }
         known.addresses = addresses.to_vec();

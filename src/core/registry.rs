@@ -84,10 +84,7 @@ impl Registry {
                 self.names.forget_unused(&host);
                 Ok(Reply::Done)
             }
-            Command::Restore(facts) => {
-                self.restore(*facts, now);
-                Ok(Reply::Done)
-            }
+            Command::Restore(facts) => self.restore(*facts, now),
             Command::SetPolicies(policies) => {
                 self.set_policies(policies);
                 Ok(Reply::Done)
@@ -97,7 +94,7 @@ impl Registry {
                 Ok(Reply::Done)
             }
             Command::SetGuard(guard) => {
-                self.guard = guard;
+                self.set_guard(guard);
                 Ok(Reply::Done)
             }
         }
@@ -346,16 +343,26 @@ impl Registry {
         Ok(Reply::Deregistered(ids.len()))
     }
 
-    fn restore(&mut self, facts: Facts, now: Now) {
-        let fits = self.check_limits(&facts.service, 0).is_ok();
-        let known = self.services.get(&facts.service).is_some_and(|instances| instances.contains_key(&facts.id));
-        if !fits || known {
-            return;
-        }
-        self.version_no = self.version_no.max(facts.version_no);
+    fn restore(&mut self, facts: Facts, now: Now) -> Result<Reply, Refused> {
         let (service, instance) = (facts.service.clone(), facts.id.clone());
+        let rivals = self.replaced_by(&service, &instance, &facts.endpoint);
+        if rivals.contains(&instance) {
+            return Ok(Reply::Done);
+        }
+        self.check_limits(&service, rivals.len())?;
+        self.version_no = self.version_no.max(facts.version_no);
+        // A store that lost a removal may hold one endpoint under two ids: the later registration is the true one.
+        let newest = |id: &InstanceId| self.services[&service][id].facts.version_no > facts.version_no;
+        if rivals.iter().any(newest) {
+            self.effects.push(Effect::Forget { service, id: instance });
+            return Ok(Reply::Done);
+        }
+        for rival in &rivals {
+            self.remove(&service, rival);
+        }
         self.insert(Arc::new(facts), Arc::default(), now);
         self.effects.push(Effect::Tell(Event::Restored { service, instance }));
+        Ok(Reply::Done)
     }
 
     /// Puts an instance in; tells whether it has an address.
@@ -401,13 +408,10 @@ impl Registry {
     }
 
     fn addresses_of(&mut self, facts: &Facts) -> Arc<[SocketAddr]> {
-        match facts.endpoint.host() {
-            Host::Address(address) => [SocketAddr::new(*address, facts.endpoint.port())].into(),
-            Host::Name(host) => {
-                self.hold_name(host, &facts.service);
-                judged(&self.guard, self.names.addresses(host), facts.endpoint.port())
-            }
+        if let Some(host) = facts.endpoint.name() {
+            self.hold_name(host, &facts.service);
         }
+        judged(&self.guard, facts, &self.names)
     }
 
     fn hold_name(&mut self, host: &Arc<str>, service: &ServiceName) {
@@ -429,7 +433,7 @@ impl Registry {
             let mut changed = false;
             for entry in entries.chain(self.fallbacks.get_mut(&name)) {
                 if entry.facts.endpoint.name() == Some(host) {
-                    entry.addresses = judged(&self.guard, addresses, entry.facts.endpoint.port());
+                    entry.addresses = judged(&self.guard, &entry.facts, &self.names);
                     // The process behind the new address is a new one: what was learned about the old one is void.
                     entry.cells.breaker.try_now();
                     changed = true;
@@ -439,6 +443,21 @@ impl Registry {
                 self.touch(name);
             }
         }
+    }
+
+    /// Instances at an address that is refused from now on stay listed and get no traffic.
+    fn set_guard(&mut self, guard: Guard) {
+        self.guard = guard;
+        let mut changed = BTreeSet::new();
+        let registered = self.services.iter_mut().flat_map(|(name, entries)| entries.values_mut().map(move |e| (name, e)));
+        for (name, entry) in registered.chain(&mut self.fallbacks) {
+            let addresses = judged(&self.guard, &entry.facts, &self.names);
+            if addresses != entry.addresses {
+                entry.addresses = addresses;
+                changed.insert(name.clone());
+            }
+        }
+        changed.into_iter().for_each(|name| self.touch(name));
     }
 
     fn set_policies(&mut self, policies: Policies) {
@@ -453,13 +472,16 @@ impl Registry {
     }
 
     fn set_fallbacks(&mut self, fallbacks: BTreeMap<ServiceName, Endpoint>, now: Now) {
-        let old = std::mem::take(&mut self.fallbacks);
+        let mut old = std::mem::take(&mut self.fallbacks);
         for (name, endpoint) in fallbacks {
-            let cells = old.get(&name).filter(|entry| entry.facts.endpoint == endpoint).map(|entry| entry.cells.clone());
+            if old.get(&name).is_some_and(|entry| entry.facts.endpoint == endpoint) {
+                self.fallbacks.extend(old.remove_entry(&name));
+                continue;
+            }
             let facts = Arc::new(fallback_facts(name.clone(), endpoint, now.wall_ms));
             let addresses = self.addresses_of(&facts);
             let lease = Lease::start(facts.ttl, now.mono);
-            let entry = Entry { facts, lease, addresses, cells: cells.unwrap_or_default(), rebuild: false };
+            let entry = Entry { facts, lease, addresses, cells: Arc::default(), rebuild: false };
             self.fallbacks.insert(name.clone(), entry);
             self.touch(name);
         }
@@ -487,9 +509,16 @@ fn own_registration(instances: &BTreeMap<InstanceId, Entry>, registrant: std::ne
     (entry.facts.origin == Origin::RegisteredByAddress).then_some(own)
 }
 
-/// The addresses of a name that may be instances at this port.
-fn judged(guard: &Guard, addresses: &[std::net::IpAddr], port: u16) -> Arc<[SocketAddr]> {
-    let sockets = addresses.iter().map(|address| SocketAddr::new(*address, port));
+/// Where the guard lets the instance be reached. The operator's own fallbacks need not be in the networks that registrants
+/// are kept to.
+fn judged(guard: &Guard, facts: &Facts, names: &Names) -> Arc<[SocketAddr]> {
+    let unconfined = || Guard { own: guard.own.clone(), allow: Vec::new() };
+    let guard = if facts.origin == Origin::Fallback { &unconfined() } else { guard };
+    let addresses = match facts.endpoint.host() {
+        Host::Address(address) => std::slice::from_ref(address),
+        Host::Name(host) => names.addresses(host),
+    };
+    let sockets = addresses.iter().map(|address| SocketAddr::new(*address, facts.endpoint.port()));
     sockets.filter(|socket| guard.judge(*socket).is_none()).collect()
 }
 
@@ -538,3 +567,6 @@ fn fallback_facts(service: ServiceName, endpoint: Endpoint, wall_ms: u64) -> Fac
         version_no: 0,
     }
 }
+
+#[cfg(test)]
+mod tests;

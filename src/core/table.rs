@@ -99,6 +99,12 @@ pub struct Upstream<X: Attach> {
     pub x: X::Instance,
 }
 
+impl<X: Attach> std::fmt::Debug for Upstream<X> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upstream").field("facts", &self.facts).field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
 impl<X: Attach> Upstream<X> {
     /// Whether it may be sent requests, its breaker aside.
     #[must_use]
@@ -123,6 +129,12 @@ pub struct Service<X: Attach> {
     pub is_fallback: bool,
     /// What the shell hung on it.
     pub x: X::Service,
+}
+
+impl<X: Attach> std::fmt::Debug for Service<X> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("name", &self.name).field("instances", &self.instances).finish_non_exhaustive()
+    }
 }
 
 impl<X: Attach> Service<X> {

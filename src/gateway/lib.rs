@@ -1,1 +1,27 @@
-//! Placeholder.
+//! The I/O shell of the Vértice Gateway.
+//!
+//! **Invariant:** nothing here decides what `vertice-core` can decide. It is a library only so that its own binary, tests
+//! and benches can share it; nobody else links it. `src/ARCHITECTURE.md` draws the rooms and the arrows between them.
+
+pub mod accept;
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod demo;
+pub mod edge;
+pub mod listeners;
+pub mod probe;
+mod problem;
+pub mod proxy;
+pub mod registrar;
+pub mod resolve;
+pub mod server;
+pub mod store;
+pub mod telemetry;
+pub mod upstream;
+
+/// What was built: the commit, where the build knew it.
+pub const BUILD: &str = match option_env!("VERTICE_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};

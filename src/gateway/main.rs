@@ -1,1 +1,115 @@
-fn main(){}
+//! The binary: arguments and environment in, exit code out.
+
+use clap::{Args, Parser, Subcommand};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use vertice_gateway::config::{self, Config, LogFormat};
+use vertice_gateway::demo;
+use vertice_gateway::server::Gateway;
+use vertice_gateway::telemetry::log;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The configuration is bad (`EX_CONFIG` of sysexits.h).
+const EXIT_CONFIG: u8 = 78;
+
+/// Reverse proxy and service registry in one process.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Configuration: --config FILE, else VERTICE_CONFIG, else /etc/vertice/vertice.toml if it \
+exists, else defaults. VERTICE_SECTION__KEY overrides any key. conf/vertice.toml documents them all."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Call>,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Args)]
+struct Options {
+    /// The configuration file.
+    #[arg(long, short, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Call {
+    /// Serve; what happens without a command, too.
+    Run,
+    /// Check the configuration and exit: 0 when it is good, 78 with every mistake when it is not.
+    Check,
+    /// Serve together with a small service that registers itself, to try things out.
+    Demo {
+        /// Send the demonstration's requests, print PASS and exit.
+        #[arg(long)]
+        once: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    #[expect(clippy::disallowed_methods, reason = "the environment is read here, once")]
+    let env: BTreeMap<String, String> =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
+    let config = match config::load(cli.options.config.as_deref(), &env) {
+        Ok(config) => config,
+        Err(mistakes) => {
+            complain(&mistakes);
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    match cli.command.unwrap_or(Call::Run) {
+        Call::Check => check(&config),
+        Call::Run => {
+            start_log(&config);
+            finish(Gateway::prepare(config).and_then(Gateway::run))
+        }
+        Call::Demo { once } => {
+            start_log(&config);
+            finish(demo::run(config, once))
+        }
+    }
+}
+
+fn start_log(config: &Config) {
+    let is_json = match config.log.format {
+        LogFormat::Json => true,
+        LogFormat::Text => false,
+        LogFormat::Auto => !std::io::IsTerminal::is_terminal(&std::io::stderr()),
+    };
+    log::start(config.log.level.as_str(), if is_json { log::Format::Json } else { log::Format::Text });
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "this is the command's answer")]
+fn check(config: &Config) -> ExitCode {
+    for warning in &config.warnings {
+        println!("warning: {warning}");
+    }
+    match &config.file {
+        Some(file) => println!("{}: good", file.display()),
+        None => println!("defaults and environment: good"),
+    }
+    ExitCode::SUCCESS
+}
+
+fn finish<E: std::fmt::Display>(result: Result<(), E>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the last words of a process that could not start")]
+fn complain(error: &impl std::fmt::Display) {
+    eprintln!("{error}");
+}

@@ -20,6 +20,7 @@
 
 mod environment;
 mod mistake;
+mod policy;
 mod raw;
 mod reader;
 mod routing;
@@ -34,12 +35,11 @@ mod tests;
 
 pub use mistake::{ConfigErrors, Mistake};
 pub use raw::Origin;
-pub use routing::{PrefixRewrite, Route, RoutingSettings, ServiceSettings};
+pub use routing::{RoutingSettings, ServiceSettings};
 pub use secret::{Secret, Token};
 pub use settings::{
-    AccessLog, BalanceAlgorithm, BalanceSettings, BreakerSettings, Config, DnsSettings,
-    GatewaySettings, HealthSettings, LeaseSettings, LimitSettings, LogFormat, LogLevel,
-    LogSettings, RegistrySettings, RetrySettings, ServerSettings, ShutdownSettings, Timeouts,
+    AccessLog, Config, DnsSettings, GatewaySettings, HealthSettings, LeaseSettings, LimitSettings, LogFormat, LogLevel,
+    LogSettings, RegistrySettings, ServerSettings, ShutdownSettings,
 };
 pub use source::{load, parse};
 pub use store::{RedisSettings, StoreKind, StoreSettings};

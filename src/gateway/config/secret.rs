@@ -41,9 +41,9 @@ impl Token {
     /// The message of a refusal never repeats the token.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         if let Some(hex) = text.strip_prefix("sha256:") {
-            return sha256_of_hex(hex).map(Self::Sha256).ok_or_else(|| {
-                "a token's hash is sha256: followed by 64 hex digits".to_owned()
-            });
+            return sha256_of_hex(hex)
+                .map(Self::Sha256)
+                .ok_or_else(|| "a token's hash is sha256: followed by 64 hex digits".to_owned());
         }
         let sendable = text.bytes().all(|byte| (0x20..0x7f).contains(&byte));
         if text.is_empty() {
@@ -66,8 +66,7 @@ impl fmt::Debug for Token {
 }
 
 fn sha256_of_hex(hex: &str) -> Option<[u8; 32]> {
-    let digits: Vec<u8> =
-        hex.chars().map(|c| c.to_digit(16)).map(|d| d.map(|d| d as u8)).collect::<Option<_>>()?;
+    let digits: Vec<u8> = hex.chars().map(|c| c.to_digit(16)).map(|d| d.map(|d| d as u8)).collect::<Option<_>>()?;
     let bytes: Vec<u8> = match digits.as_chunks::<2>() {
         (pairs, []) => pairs.iter().map(|[high, low]| high << 4 | low).collect(),
         _ => return None,
@@ -87,8 +86,7 @@ mod tests {
 
     #[test]
     fn a_hash_is_64_hex_digits() {
-        let Token::Sha256(bytes) = Token::parse(&format!("sha256:{}Ff", "00".repeat(31))).unwrap()
-        else {
+        let Token::Sha256(bytes) = Token::parse(&format!("sha256:{}Ff", "00".repeat(31))).unwrap() else {
             panic!("a hash was expected");
         };
         assert_eq!((bytes[0], bytes[31]), (0, 0xff));

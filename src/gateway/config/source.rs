@@ -25,10 +25,7 @@ const FILE_VARIABLE: &str = "VERTICE_CONFIG";
 /// # Errors
 ///
 /// Every mistake that was found, each with its place. A file that was named and cannot be read is one too.
-pub fn load(
-    path: Option<&Path>,
-    env: &BTreeMap<String, String>,
-) -> Result<Config, ConfigErrors> {
+pub fn load(path: Option<&Path>, env: &BTreeMap<String, String>) -> Result<Config, ConfigErrors> {
     let Some(path) = chosen_file(path, env, Path::new(SYSTEM_FILE)) else {
         return parse("", "built-in defaults", env);
     };
@@ -47,11 +44,7 @@ pub fn load(
 ///
 /// Every mistake that was found. When `text` is not TOML only that is reported, because the keys behind a syntax
 /// error cannot be trusted.
-pub fn parse(
-    text: &str,
-    file_name: &str,
-    env: &BTreeMap<String, String>,
-) -> Result<Config, ConfigErrors> {
+pub fn parse(text: &str, file_name: &str, env: &BTreeMap<String, String>) -> Result<Config, ConfigErrors> {
     parse_with(text, file_name, env, &|path| std::fs::read_to_string(path))
 }
 
@@ -87,11 +80,7 @@ pub(super) fn known_keys() -> std::collections::BTreeSet<Vec<String>> {
 }
 
 /// The file to read, if any.
-fn chosen_file(
-    option: Option<&Path>,
-    env: &BTreeMap<String, String>,
-    system: &Path,
-) -> Option<PathBuf> {
+fn chosen_file(option: Option<&Path>, env: &BTreeMap<String, String>, system: &Path) -> Option<PathBuf> {
     let variable = env.get(FILE_VARIABLE).filter(|name| !name.is_empty());
     match (option, variable) {
         (Some(path), _) => Some(path.to_owned()),
@@ -102,9 +91,8 @@ fn chosen_file(
 
 /// Reads `path` as UTF-8; a byte that is none is reported with its place.
 fn read_text(path: &Path, name: &str) -> Result<String, ConfigErrors> {
-    let bytes = std::fs::read(path).map_err(|cause| {
-        Mistake::new(Origin::Whole(name.into()), None, format!("failed to read: {cause}"))
-    })?;
+    let bytes = std::fs::read(path)
+        .map_err(|cause| Mistake::new(Origin::Whole(name.into()), None, format!("failed to read: {cause}")))?;
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let before = String::from_utf8_lossy(&error.as_bytes()[..valid]).into_owned();
@@ -140,10 +128,7 @@ mod tests {
     #[test]
     fn a_named_file_that_is_missing_is_a_mistake() {
         let errors = load(Some(Path::new("/nonexistent/v.toml")), &env(&[])).unwrap_err();
-        assert!(
-            errors.to_string().starts_with("/nonexistent/v.toml: failed to read: No such file"),
-            "{errors}"
-        );
+        assert!(errors.to_string().starts_with("/nonexistent/v.toml: failed to read: No such file"), "{errors}");
     }
 
     #[test]

@@ -1,0 +1,6 @@
+//! The sidecar's real binary and the library, against scripted services and registries on real sockets.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod harness;
+mod library;
+mod sidecar;

@@ -1,0 +1,196 @@
+//! The registry, driven as the shell drives it: commands in, effects out, snapshots published.
+
+use super::*;
+use crate::command::Limits;
+use crate::outcome::Verdict;
+use crate::policy::Policy;
+use crate::table::Snapshot;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+mod effects;
+mod identity;
+mod leases;
+mod model;
+mod table;
+
+const TTL: Duration = Duration::from_secs(60);
+const ROOMY: Limits = Limits { services: 100, instances: 1000, per_service: 100 };
+
+fn name(text: &str) -> ServiceName {
+    ServiceName::parse(text).unwrap()
+}
+
+fn id(text: &str) -> InstanceId {
+    InstanceId::parse(text).unwrap()
+}
+
+fn endpoint(text: &str) -> Endpoint {
+    Endpoint::parse(text).unwrap()
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn at(ms: u64) -> Now {
+    Now { mono: Moment::from_millis(ms), wall_ms: 1_700_000_000_000 + ms }
+}
+
+/// A registration of service `svc` by `registrant`; ids and the rest are set with struct update syntax.
+fn registration(registrant: &str, endpoint_url: &str) -> Registration {
+    Registration {
+        service: name("svc"),
+        id: None,
+        registrant: address(registrant),
+        endpoint: endpoint(endpoint_url),
+        resolved: None,
+        health_endpoint: "/health".into(),
+        metadata: BTreeMap::new(),
+        ttl: None,
+        weight: 100,
+        zone: None,
+        version: None,
+        tags: Vec::new(),
+        status: Status::Healthy,
+    }
+}
+
+fn with_id(instance: &str, endpoint_url: &str) -> Registration {
+    Registration { id: Some(id(instance)), ..registration("10.9.0.1", endpoint_url) }
+}
+
+fn heartbeat(instance: Option<&str>, registrant: &str) -> Renewal {
+    Renewal { service: name("svc"), id: instance.map(id), registrant: address(registrant), status: None, metadata: None }
+}
+
+fn farewell(instance: Option<&str>, registrant: &str) -> Deregistration {
+    Deregistration { service: name("svc"), id: instance.map(id), all: false, registrant: address(registrant) }
+}
+
+/// Numbers what it makes, so that a test sees what was made anew.
+#[derive(Debug, Default)]
+struct Numbered(AtomicUsize);
+
+impl Attach for Numbered {
+    type Service = usize;
+    type Instance = usize;
+
+    fn service(&self, _: &ServiceName, _: &Policy, old: Option<&usize>) -> usize {
+        old.map_or(0, |old| old + 1)
+    }
+
+    fn instance(&self, _: &Facts, _: &[SocketAddr], _: &Policy) -> usize {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// A registry with its published table, at a moment that only the test moves.
+struct Rig {
+    registry: Registry,
+    snapshot: Snapshot<Numbered>,
+    attach: Numbered,
+    now: Now,
+}
+
+impl Rig {
+    fn new() -> Self {
+        Self::with_limits(ROOMY)
+    }
+
+    fn with_limits(limits: Limits) -> Self {
+        let registry = Registry::new(limits, TTL);
+        Self { registry, snapshot: Snapshot::empty(7), attach: Numbered::default(), now: at(0) }
+    }
+
+    fn apply(&mut self, command: Command) -> Result<Reply, Refused> {
+        let reply = self.registry.apply(command, self.now);
+        self.publish();
+        reply
+    }
+
+    fn register(&mut self, registration: Registration) -> Result<Reply, Refused> {
+        self.apply(Command::Register(Box::new(registration)))
+    }
+
+    fn renew(&mut self, renewal: Renewal) -> Result<Reply, Refused> {
+        self.apply(Command::Renew(renewal))
+    }
+
+    fn deregister(&mut self, deregistration: Deregistration) -> Result<Reply, Refused> {
+        self.apply(Command::Deregister(deregistration))
+    }
+
+    fn resolve(&mut self, host: &str, addresses: &[&str]) {
+        let addresses = addresses.iter().map(|text| address(text)).collect();
+        self.apply(Command::Resolved { host: host.into(), addresses }).unwrap();
+    }
+
+    fn fallbacks(&mut self, entries: &[(&str, &str)]) {
+        let entries = entries.iter().map(|(service, url)| (name(service), endpoint(url))).collect();
+        self.apply(Command::SetFallbacks(entries)).unwrap();
+    }
+
+    /// Moves the clock and lets leases lapse; tells how many did.
+    fn pass_to(&mut self, ms: u64) -> usize {
+        self.now = at(ms);
+        let lapsed = self.registry.expire(self.now.mono);
+        self.publish();
+        lapsed
+    }
+
+    fn publish(&mut self) {
+        let changed = self.registry.take_changed();
+        let built = |name: &ServiceName| {
+            let old = self.snapshot.get(name.as_str());
+            (name.clone(), self.registry.build(name, old, &self.attach).map(Arc::new))
+        };
+        let changes = changed.iter().map(built).collect();
+        self.snapshot = self.snapshot.with(self.registry.generation(), changes);
+        self.registry.published(&changed);
+    }
+
+    fn service(&self, service: &str) -> Option<&Arc<Service<Numbered>>> {
+        self.snapshot.get(service)
+    }
+
+    fn upstream(&self, instance: &str) -> Arc<Upstream<Numbered>> {
+        let instances = &self.service("svc").expect("svc is published").instances;
+        instances.iter().find(|upstream| upstream.facts.id.as_str() == instance).expect("the instance is published").clone()
+    }
+
+    /// `id@endpoint` of every published instance of `svc`, in order.
+    fn listed(&self) -> Vec<String> {
+        let instances = self.service("svc").map_or(&[][..], |service| &service.instances);
+        instances.iter().map(|upstream| format!("{}@{}", upstream.facts.id, upstream.facts.endpoint)).collect()
+    }
+
+    fn usable(&self) -> Vec<String> {
+        let usable = self.service("svc").map_or(&[][..], |service| &service.usable);
+        usable.iter().map(|upstream| upstream.facts.id.to_string()).collect()
+    }
+
+    fn addresses(&self, instance: &str) -> Vec<String> {
+        self.upstream(instance).addresses.iter().map(SocketAddr::to_string).collect()
+    }
+
+    /// What the shell was told to do since the last call, in short.
+    fn told(&mut self) -> Vec<String> {
+        self.registry.drain().iter().map(in_short).collect()
+    }
+}
+
+fn in_short(effect: &Effect) -> String {
+    match effect {
+        Effect::Persist(facts) => format!("persist {}", facts.id),
+        Effect::Forget { id, .. } => format!("forget {id}"),
+        Effect::WantName(host) => format!("want {host}"),
+        Effect::DropName(host) => format!("drop {host}"),
+        Effect::Tell(Event::Registered { instance, replaced: false, .. }) => format!("registered {instance}"),
+        Effect::Tell(Event::Registered { instance, replaced: true, .. }) => format!("replaced {instance}"),
+        Effect::Tell(Event::Deregistered { instance, .. }) => format!("deregistered {instance}"),
+        Effect::Tell(Event::Lapsed { instance, .. }) => format!("lapsed {instance}"),
+        Effect::Tell(Event::Restored { instance, .. }) => format!("restored {instance}"),
+        Effect::Tell(Event::StatusChanged { instance, status, .. }) => format!("{instance} is {status}"),
+    }
+}

@@ -1,0 +1,756 @@
+//! Deterministic simulation: clients, a network, a store and the registry on a virtual clock.
+//!
+//! Everything random comes from one seed. Plain `cargo test` runs 256 seeds; `SIM_SEEDS=n` runs n, `SIM_SEED=s` replays one.
+//! A failure prints its seed and the last steps. After every step the oracle, which knows the rules but not the registry,
+//! says which leases must be alive and which must be gone.
+//!
+//! There is one replica now. Several, a lossy store and skewed clocks have their places: [`World::replicas`],
+//! [`ModelStore::write`], [`Replica::now`].
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
+use oracle::{Key, Oracle};
+use rng::Rng;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::Debug;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use vertice_core::command::{Command, Deregistration, Effect, Limits, Refused, Registration, Renewal, Reply};
+use vertice_core::endpoint::Endpoint;
+use vertice_core::name::{InstanceId, ServiceName};
+use vertice_core::registry::Registry;
+use vertice_core::status::Status;
+use vertice_core::table::{Bare, Facts, Service, Snapshot};
+use vertice_core::time::{Moment, Now};
+
+#[path = "sim/oracle.rs"]
+mod oracle;
+#[path = "sim/rng.rs"]
+mod rng;
+
+const SEEDS: u64 = 256;
+const SIMULATED: Duration = Duration::from_secs(240);
+const LIMITS: Limits = Limits { services: 3, instances: 10, per_service: 5 };
+const DEFAULT_TTL: Duration = Duration::from_secs(20);
+const SERVICES: [&str; 4] = ["alpha", "bravo", "charlie", "delta"];
+const HOSTS: [&str; 2] = ["box-a", "box-b"];
+const CLIENTS: usize = 14;
+/// An instance is gone between its deadline and so long after it.
+const TOLERANCE_MS: u64 = 100;
+const ANSWER_TIMEOUT_MS: u64 = 2_000;
+
+/// What is broken on purpose, to see that the invariants notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// Answers are given before the store has the change.
+    EarlyAnswers,
+    /// Lapses are looked for up to a second late.
+    SleepyTimer,
+    /// Now and then the store forgets to write a record.
+    LeakyStore,
+    /// What is removed stays in the store.
+    DeafStore,
+}
+
+/// What happens next.
+#[derive(Clone, Debug)]
+enum Due {
+    /// A client does what its state calls for; void when its turn has passed.
+    Client { client: usize, turn: u64 },
+    /// A request arrives.
+    Deliver { replica: usize, envelope: Envelope },
+    /// A replica takes everything that has arrived.
+    Batch { replica: usize, life: u32 },
+    /// The store has acknowledged the oldest batch.
+    Written { replica: usize, life: u32 },
+    /// The timer that a replica set for its next deadline fires.
+    Wake { replica: usize, life: u32 },
+    /// A name server answers.
+    Resolved { replica: usize, life: u32, host: Arc<str> },
+    /// A name gets another address.
+    NameMoves,
+    /// `kill -9`.
+    Kill { replica: usize, life: u32 },
+    /// The process starts again.
+    Start { replica: usize },
+}
+
+/// A request on its way.
+#[derive(Clone, Debug)]
+struct Envelope {
+    client: usize,
+    turn: u64,
+    sent_ms: u64,
+    command: Command,
+}
+
+/// An answer that waits for the store.
+struct Answer {
+    envelope: Envelope,
+    reply: Result<Reply, Refused>,
+    receipt: oracle::Receipt,
+}
+
+/// Effects of one batch and the answers that may be given once the store has them.
+#[derive(Default)]
+struct Batch {
+    effects: Vec<Effect>,
+    answers: Vec<Answer>,
+}
+
+/// A gateway process.
+struct Replica {
+    /// `None` while it is down.
+    registry: Option<Registry>,
+    snapshot: Snapshot<Bare>,
+    /// Counts starts, so that timers of a former life are void.
+    life: u32,
+    /// Its clock starts anew with each life.
+    born_ms: u64,
+    inbox: Vec<Envelope>,
+    unwritten: VecDeque<Batch>,
+    written_last_ms: u64,
+    wake_for: Option<Moment>,
+    wanted: BTreeSet<Arc<str>>,
+    /// Whether it changed since it was looked at.
+    news: bool,
+    generation_last: u64,
+}
+
+impl Replica {
+    fn new() -> Self {
+        Self {
+            registry: None,
+            snapshot: Snapshot::empty(1),
+            life: 0,
+            born_ms: 0,
+            inbox: Vec::new(),
+            unwritten: VecDeque::new(),
+            written_last_ms: 0,
+            wake_for: None,
+            wanted: BTreeSet::new(),
+            news: false,
+            generation_last: 0,
+        }
+    }
+
+    fn now(&self, clock_ms: u64) -> Now {
+        Now { mono: Moment::from_millis(clock_ms - self.born_ms), wall_ms: 1_700_000_000_000 + clock_ms }
+    }
+
+    fn publish(&mut self) {
+        let Some(registry) = &mut self.registry else { return };
+        self.generation_last = self.snapshot.generation();
+        let changed = registry.take_changed();
+        if changed.is_empty() {
+            return;
+        }
+        self.news = true;
+        let snapshot = &self.snapshot;
+        let built = |name: &ServiceName| (name.clone(), registry.build(name, snapshot.get(name.as_str()), &Bare).map(Arc::new));
+        let changes = changed.iter().map(built).collect();
+        self.snapshot = self.snapshot.with(registry.generation(), changes);
+        registry.published(&changed);
+    }
+}
+
+/// The records on disk.
+#[derive(Clone, Default)]
+struct ModelStore {
+    records: BTreeMap<Key, Arc<Facts>>,
+}
+
+impl ModelStore {
+    /// Writes a batch, all of it or nothing.
+    fn write(&mut self, effects: &[Effect], fault: Option<Fault>, rng: &mut Rng) {
+        for effect in effects {
+            match effect {
+                Effect::Persist(_) if fault == Some(Fault::LeakyStore) && rng.percent(2) => {}
+                Effect::Persist(facts) => {
+                    self.records.insert((facts.service.clone(), facts.id.clone()), facts.clone());
+                }
+                Effect::Forget { .. } if fault == Some(Fault::DeafStore) => {}
+                Effect::Forget { service, id } => {
+                    self.records.remove(&(service.clone(), id.clone()));
+                }
+                Effect::Tell(_) | Effect::WantName(_) | Effect::DropName(_) => {}
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Off,
+    Registering,
+    Up,
+    Leaving,
+}
+
+/// A sidecar, more or less well behaved.
+struct Client {
+    service: ServiceName,
+    id: Option<InstanceId>,
+    registrant: IpAddr,
+    endpoint: Endpoint,
+    ttl: Option<Duration>,
+    phase: Phase,
+    turn: u64,
+}
+
+impl Client {
+    fn new(n: usize, rng: &mut Rng) -> Self {
+        let id = rng.percent(60).then(|| InstanceId::parse(&format!("i{n}")).unwrap());
+        Self {
+            service: ServiceName::parse(SERVICES[rng.below(SERVICES.len() as u64) as usize]).unwrap(),
+            id,
+            // Some share an address, as behind one NAT.
+            registrant: [10, 9, 0, rng.below(CLIENTS as u64) as u8].into(),
+            endpoint: some_endpoint(rng),
+            ttl: rng.percent(70).then(|| Duration::from_secs(rng.between(5, 60))),
+            phase: Phase::Off,
+            turn: 0,
+        }
+    }
+
+    fn ttl_ms(&self) -> u64 {
+        self.ttl.unwrap_or(DEFAULT_TTL).as_millis() as u64
+    }
+
+    fn register(&self, rng: &mut Rng) -> Command {
+        Command::Register(Box::new(Registration {
+            service: self.service.clone(),
+            id: self.id.clone(),
+            registrant: self.registrant,
+            endpoint: self.endpoint.clone(),
+            resolved: None,
+            health_endpoint: "/health".into(),
+            metadata: BTreeMap::new(),
+            ttl: self.ttl,
+            weight: rng.below(200) as u16,
+            zone: None,
+            version: None,
+            tags: Vec::new(),
+            status: Status::Healthy,
+        }))
+    }
+
+    fn renew(&self, rng: &mut Rng) -> Command {
+        let status = rng.percent(10).then(|| Status::ALL[rng.below(5) as usize]);
+        let metadata = rng.percent(5).then(|| BTreeMap::from([("n".to_owned(), rng.below(3).to_string())]));
+        Command::Renew(Renewal {
+            service: self.service.clone(),
+            id: self.id.clone(),
+            registrant: self.registrant,
+            status,
+            metadata,
+        })
+    }
+
+    fn deregister(&self, rng: &mut Rng) -> Command {
+        let (service, id) = (self.service.clone(), self.id.clone());
+        Command::Deregister(Deregistration { service, id, all: rng.percent(3), registrant: self.registrant })
+    }
+}
+
+/// Few enough that clients take over the endpoints of others now and then.
+fn some_endpoint(rng: &mut Rng) -> Endpoint {
+    let url = match rng.below(10) {
+        0..2 => format!("http://{}:{}", HOSTS[rng.below(2) as usize], 8000 + rng.below(6)),
+        _ => format!("http://10.0.0.{}:8080", 1 + rng.below(40)),
+    };
+    Endpoint::parse(&url).unwrap()
+}
+
+/// Everything there is.
+struct World {
+    clock_ms: u64,
+    rng: Rng,
+    fault: Option<Fault>,
+    agenda: BTreeMap<(u64, u64), Due>,
+    planned: u64,
+    replicas: Vec<Replica>,
+    store: ModelStore,
+    clients: Vec<Client>,
+    hosts: BTreeMap<Arc<str>, u8>,
+    oracle: Oracle,
+    /// The last steps, if they are kept.
+    trail: Option<VecDeque<String>>,
+    steps: u64,
+}
+
+impl World {
+    fn new(seed: u64, fault: Option<Fault>) -> Self {
+        let mut rng = Rng::new(seed);
+        let clients = (0..CLIENTS).map(|n| Client::new(n, &mut rng)).collect();
+        let mut world = Self {
+            clock_ms: 0,
+            rng,
+            fault,
+            agenda: BTreeMap::new(),
+            planned: 0,
+            replicas: vec![Replica::new()],
+            store: ModelStore::default(),
+            clients,
+            hosts: HOSTS.map(|host| (host.into(), 1)).into(),
+            oracle: Oracle::default(),
+            trail: None,
+            steps: 0,
+        };
+        (0..world.replicas.len()).for_each(|replica| world.plan(0, Due::Start { replica }));
+        for client in 0..CLIENTS {
+            let after_ms = world.rng.below(30_000);
+            world.plan_client(client, after_ms);
+        }
+        world.plan(60_000, Due::NameMoves);
+        world
+    }
+
+    /// Runs until the clock says `until`.
+    fn run(&mut self, until: Duration) -> Result<(), String> {
+        while self.clock_ms < until.as_millis() as u64 {
+            let ((at_ms, _), due) = self.agenda.pop_first().ok_or("nothing is left to do")?;
+            self.clock_ms = at_ms;
+            self.steps += 1;
+            self.note(&due);
+            let changes_a_replica = !matches!(due, Due::Client { .. } | Due::Deliver { .. } | Due::NameMoves);
+            self.step(due).map_err(|what| self.report(&what))?;
+            if changes_a_replica {
+                self.check().map_err(|what| self.report(&what))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, due: Due) -> Result<(), String> {
+        match due {
+            Due::Client { client, turn } if self.clients[client].turn == turn => self.client_acts(client),
+            Due::Deliver { replica, envelope } => self.deliver(replica, envelope),
+            Due::Batch { replica, life } if self.lives(replica, life) => self.batch(replica),
+            Due::Written { replica, life } if self.lives(replica, life) => self.written(replica),
+            Due::Wake { replica, life } if self.lives(replica, life) => return self.wake(replica),
+            Due::Resolved { replica, life, host } if self.lives(replica, life) => self.resolved(replica, &host),
+            Due::NameMoves => self.name_moves(),
+            Due::Kill { replica, life } if self.lives(replica, life) => self.kill(replica),
+            Due::Start { replica } => return self.start(replica),
+            // Timers of a former life, and turns that have passed.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn lives(&self, replica: usize, life: u32) -> bool {
+        self.replicas[replica].life == life && self.replicas[replica].registry.is_some()
+    }
+
+    fn plan(&mut self, after_ms: u64, due: Due) {
+        self.planned += 1;
+        self.agenda.insert((self.clock_ms + after_ms, self.planned), due);
+    }
+
+    fn plan_client(&mut self, client: usize, after_ms: u64) {
+        self.clients[client].turn += 1;
+        let turn = self.clients[client].turn;
+        self.plan(after_ms, Due::Client { client, turn });
+    }
+
+    // Clients.
+
+    fn client_acts(&mut self, n: usize) {
+        let (client, rng) = (&mut self.clients[n], &mut self.rng);
+        let command = match (client.phase, rng.below(100)) {
+            (Phase::Up, 0..3) => {
+                // Dies without a word, and comes back some day.
+                client.phase = Phase::Off;
+                let away_ms = rng.below(3 * client.ttl_ms());
+                return self.plan_client(n, away_ms);
+            }
+            (Phase::Up, 3..6) | (Phase::Leaving, _) => {
+                client.phase = Phase::Leaving;
+                client.deregister(rng)
+            }
+            (Phase::Up, 6..9) => {
+                client.endpoint = some_endpoint(rng);
+                client.phase = Phase::Registering;
+                client.register(rng)
+            }
+            (Phase::Up, _) => client.renew(rng),
+            (Phase::Off, 0..30) => {
+                // Comes back as somebody else.
+                let id = rng.below(2 * CLIENTS as u64);
+                client.id = rng.percent(60).then(|| InstanceId::parse(&format!("i{id}")).unwrap());
+                client.endpoint = some_endpoint(rng);
+                client.phase = Phase::Registering;
+                client.register(rng)
+            }
+            (Phase::Off | Phase::Registering, _) => {
+                client.phase = Phase::Registering;
+                client.register(rng)
+            }
+        };
+        self.send(n, command);
+    }
+
+    fn send(&mut self, client: usize, command: Command) {
+        // If no answer comes, the next turn tries again.
+        self.plan_client(client, ANSWER_TIMEOUT_MS + self.clock_ms % 1_000);
+        let envelope = Envelope { client, turn: self.clients[client].turn, sent_ms: self.clock_ms, command };
+        let delay_ms = match self.rng.below(100) {
+            0..2 => return,
+            2..5 => self.rng.below(4_000),
+            _ => self.rng.below(50),
+        };
+        let replica = self.rng.below(self.replicas.len() as u64) as usize;
+        self.plan(delay_ms, Due::Deliver { replica, envelope });
+    }
+
+    fn answered(&mut self, answer: &Answer) {
+        let n = answer.envelope.client;
+        if self.clients[n].turn != answer.envelope.turn {
+            return;
+        }
+        self.oracle.acknowledged(&answer.envelope, &answer.reply, &answer.receipt);
+        let (client, rng) = (&mut self.clients[n], &mut self.rng);
+        let next_ms = match &answer.reply {
+            Ok(Reply::Registered { .. } | Reply::Renewed(_)) => {
+                client.phase = Phase::Up;
+                // Some are late, a few so late that they lapse.
+                let late_ms = if rng.percent(5) { rng.below(2 * client.ttl_ms()) } else { 0 };
+                client.ttl_ms() / 2 + late_ms
+            }
+            Err(Refused::NotRegistered) => {
+                client.phase = Phase::Registering;
+                rng.below(100)
+            }
+            Err(Refused::Full(_)) => rng.between(1_000, 10_000),
+            Ok(_) | Err(Refused::Ambiguous { .. } | Refused::Address(_)) => {
+                client.phase = Phase::Off;
+                rng.below(3 * client.ttl_ms())
+            }
+        };
+        self.plan_client(n, next_ms);
+    }
+
+    // Replicas.
+
+    fn deliver(&mut self, n: usize, envelope: Envelope) {
+        let replica = &mut self.replicas[n];
+        if replica.registry.is_none() {
+            return;
+        }
+        let life = replica.life;
+        replica.inbox.push(envelope);
+        if replica.inbox.len() == 1 {
+            let after_ms = self.rng.below(5);
+            self.plan(after_ms, Due::Batch { replica: n, life });
+        }
+    }
+
+    fn batch(&mut self, n: usize) {
+        let mut batch = Batch::default();
+        let mut at_once = Vec::new();
+        let replica = &mut self.replicas[n];
+        let now = replica.now(self.clock_ms);
+        for envelope in std::mem::take(&mut replica.inbox) {
+            let Some(registry) = &mut replica.registry else { return };
+            let reply = registry.apply(envelope.command.clone(), now);
+            let effects = registry.drain();
+            let receipt = self.oracle.applied(&envelope, &reply, self.clock_ms, registry);
+            let answer = Answer { envelope, reply, receipt };
+            // A slow store delays nobody's plain heartbeat. Everything else waits in line: even "already gone" must not
+            // overtake the write that made it so.
+            let waits = !matches!(answer.reply, Ok(Reply::Renewed(_))) || !effects.is_empty();
+            if waits && self.fault != Some(Fault::EarlyAnswers) {
+                batch.answers.push(answer)
+            } else {
+                at_once.push(answer)
+            }
+            batch.effects.extend(effects);
+        }
+        self.settle(n, batch);
+        at_once.iter().for_each(|answer| self.answered(answer));
+    }
+
+    fn wake(&mut self, n: usize) -> Result<(), String> {
+        let replica = &mut self.replicas[n];
+        let now = replica.now(self.clock_ms).mono;
+        let Some(registry) = &mut replica.registry else { return Ok(()) };
+        registry.expire(now);
+        if registry.next_deadline().is_some_and(|deadline| deadline <= now) {
+            return Err("the next deadline is in the past right after expire".to_owned());
+        }
+        let effects = registry.drain();
+        replica.wake_for = None;
+        self.settle(n, Batch { effects, answers: Vec::new() });
+        Ok(())
+    }
+
+    fn resolved(&mut self, n: usize, host: &Arc<str>) {
+        let replica = &mut self.replicas[n];
+        let now = replica.now(self.clock_ms);
+        let Some(registry) = &mut replica.registry else { return };
+        let addresses = vec![IpAddr::from([10, 1, 0, self.hosts[host]])];
+        registry.apply(Command::Resolved { host: host.clone(), addresses }, now).unwrap();
+        let effects = registry.drain();
+        self.settle(n, Batch { effects, answers: Vec::new() });
+    }
+
+    /// Publishes, hands the batch to the store, resolves names, and sets the timer.
+    fn settle(&mut self, n: usize, batch: Batch) {
+        self.replicas[n].publish();
+        let (life, rng) = (self.replicas[n].life, &mut self.rng);
+        let mut plans = Vec::new();
+        for effect in &batch.effects {
+            match effect {
+                Effect::WantName(host) => {
+                    self.replicas[n].wanted.insert(host.clone());
+                    plans.push((rng.between(5, 200), Due::Resolved { replica: n, life, host: host.clone() }));
+                }
+                Effect::DropName(host) => {
+                    self.replicas[n].wanted.remove(host);
+                }
+                Effect::Persist(_) | Effect::Forget { .. } | Effect::Tell(_) => {}
+            }
+        }
+        let replica = &mut self.replicas[n];
+        replica.news |= !batch.effects.is_empty();
+        if !batch.effects.is_empty() || !batch.answers.is_empty() {
+            let slow = if rng.percent(3) { 400 } else { 20 };
+            replica.written_last_ms = replica.written_last_ms.max(self.clock_ms + rng.between(1, slow));
+            plans.push((replica.written_last_ms - self.clock_ms, Due::Written { replica: n, life }));
+            replica.unwritten.push_back(batch);
+            // Often enough the process dies while the store is writing.
+            if rng.percent(1) {
+                plans.push((rng.below(10), Due::Kill { replica: n, life }));
+            }
+        }
+        let deadline = replica.registry.as_ref().and_then(Registry::next_deadline);
+        if deadline != replica.wake_for
+            && let Some(deadline) = deadline
+        {
+            let late_ms = rng.below(if self.fault == Some(Fault::SleepyTimer) { 1_000 } else { 90 });
+            let wait_ms = deadline.since(replica.now(self.clock_ms).mono).as_millis() as u64;
+            plans.push((wait_ms + late_ms, Due::Wake { replica: n, life }));
+        }
+        replica.wake_for = deadline;
+        plans.into_iter().for_each(|(after_ms, due)| self.plan(after_ms, due));
+    }
+
+    fn written(&mut self, n: usize) {
+        let Some(batch) = self.replicas[n].unwritten.pop_front() else { return };
+        self.store.write(&batch.effects, self.fault, &mut self.rng);
+        batch.answers.iter().for_each(|answer| self.answered(answer));
+    }
+
+    fn name_moves(&mut self) {
+        let host: Arc<str> = HOSTS[self.rng.below(2) as usize].into();
+        let octet = self.rng.between(1, 4) as u8;
+        self.hosts.insert(host.clone(), octet);
+        for n in 0..self.replicas.len() {
+            let (life, wanted) = (self.replicas[n].life, self.replicas[n].wanted.contains(&host));
+            if wanted {
+                self.plan(100, Due::Resolved { replica: n, life, host: host.clone() });
+            }
+        }
+        self.plan(60_000, Due::NameMoves);
+    }
+
+    fn kill(&mut self, n: usize) {
+        // What the store has not acknowledged is lost, and so is every answer that waited for it.
+        self.replicas[n] = Replica { life: self.replicas[n].life, ..Replica::new() };
+        let down_ms = if self.rng.percent(10) { self.rng.below(90_000) } else { self.rng.between(50, 3_000) };
+        self.plan(down_ms, Due::Start { replica: n });
+    }
+
+    fn start(&mut self, n: usize) -> Result<(), String> {
+        let replica = &mut self.replicas[n];
+        replica.life += 1;
+        replica.born_ms = self.clock_ms;
+        let now = replica.now(self.clock_ms);
+        let mut registry = Registry::new(LIMITS, DEFAULT_TTL);
+        let spare = (ServiceName::parse(SERVICES[0]).unwrap(), Endpoint::parse("http://10.2.0.1").unwrap());
+        registry.apply(Command::SetFallbacks([spare].into()), now).unwrap();
+        for facts in self.store.records.values() {
+            let restored = registry.apply(Command::Restore(Box::new((**facts).clone())), now);
+            restored.map_err(|why| format!("a record is not taken back: {why:?}"))?;
+        }
+        self.oracle.restarted(&self.store.records, self.clock_ms)?;
+        let effects = registry.drain();
+        replica.registry = Some(registry);
+        self.settle(n, Batch { effects, answers: Vec::new() });
+        let lives_ms = self.rng.between(10_000, 150_000);
+        let life = self.replicas[n].life;
+        self.plan(lives_ms, Due::Kill { replica: n, life });
+        Ok(())
+    }
+
+    // Invariants.
+
+    fn check(&mut self) -> Result<(), String> {
+        for n in 0..self.replicas.len() {
+            let news = std::mem::take(&mut self.replicas[n].news);
+            let replica = &self.replicas[n];
+            let Some(registry) = &replica.registry else { continue };
+            if news {
+                check_limits(registry)?;
+                if registry.generation() < replica.generation_last {
+                    return Err(format!("the generation went back from {}", replica.generation_last));
+                }
+                check_table(registry, &replica.snapshot)?;
+                self.check_store(replica, registry)?;
+            }
+            let visible = |key: &Key| {
+                let service = replica.snapshot.get(key.0.as_str())?;
+                service.instances.iter().find(|upstream| upstream.facts.id == key.1).map(|upstream| upstream.facts.clone())
+            };
+            self.oracle.check_kept(self.clock_ms, visible)?;
+            self.oracle.check_gone(self.clock_ms, replica.born_ms + TOLERANCE_MS, TOLERANCE_MS, registry.facts())?;
+        }
+        Ok(())
+    }
+
+    /// What the store has, with what is on its way to it, is what the registry holds.
+    fn check_store(&self, replica: &Replica, registry: &Registry) -> Result<(), String> {
+        if self.fault.is_some() {
+            return Ok(());
+        }
+        let mut store = self.store.clone();
+        for batch in &replica.unwritten {
+            store.write(&batch.effects, None, &mut Rng::new(0));
+        }
+        same("store and registry", store.records.values().collect::<Vec<_>>(), registry.facts().collect::<Vec<_>>())
+    }
+
+    // Telling.
+
+    fn note(&mut self, due: &Due) {
+        let Some(trail) = &mut self.trail else { return };
+        if trail.len() == 30 {
+            trail.pop_front();
+        }
+        trail.push_back(format!("{:>10.3} s  {due:?}", self.clock_ms as f64 / 1e3));
+    }
+
+    fn report(&self, what: &str) -> String {
+        let trail: Vec<&str> = self.trail.iter().flatten().map(String::as_str).collect();
+        format!("at step {}: {what}\nthe last steps:\n{}", self.steps, trail.join("\n"))
+    }
+}
+
+fn check_limits(registry: &Registry) -> Result<(), String> {
+    let mut by_service = BTreeMap::<_, usize>::new();
+    registry.facts().for_each(|facts| *by_service.entry(&facts.service).or_default() += 1);
+    same("counted instances", registry.instance_count(), by_service.values().sum())?;
+    same("counted services", registry.service_count(), by_service.len())?;
+    let most = by_service.values().copied().max().unwrap_or(0);
+    if registry.instance_count() > LIMITS.instances || by_service.len() > LIMITS.services || most > LIMITS.per_service {
+        return Err(format!("a limit is exceeded: {by_service:?}"));
+    }
+    Ok(())
+}
+
+/// The table that grew change by change is the one that would be built from nothing.
+fn check_table(registry: &Registry, snapshot: &Snapshot<Bare>) -> Result<(), String> {
+    same("generations", snapshot.generation(), registry.generation())?;
+    let names: BTreeSet<ServiceName> = SERVICES.iter().map(|name| ServiceName::parse(name).unwrap()).collect();
+    let mut services = 0;
+    for name in &names {
+        let fresh = registry.build(name, None, &Bare);
+        services += usize::from(fresh.is_some());
+        same("service", snapshot.get(name.as_str()).map(|service| in_full(service)), fresh.as_ref().map(in_full))?;
+    }
+    same("services", (snapshot.len(), snapshot.iter().count()), (services, services))
+}
+
+type InFull = (Vec<(Arc<Facts>, Vec<std::net::SocketAddr>, usize)>, Vec<InstanceId>, bool);
+
+fn in_full(service: &Service<Bare>) -> InFull {
+    let instances = service.instances.iter();
+    let each = instances.map(|it| (it.facts.clone(), it.addresses.to_vec(), Arc::as_ptr(&it.cells).addr())).collect();
+    (each, service.usable.iter().map(|it| it.facts.id.clone()).collect(), service.is_fallback)
+}
+
+fn same<T: PartialEq + Debug>(what: &str, one: T, other: T) -> Result<(), String> {
+    if one == other { Ok(()) } else { Err(format!("{what} differ:\n  {one:?}\n  {other:?}")) }
+}
+
+/// Runs one seed; the steps it took, or what went wrong.
+fn simulate(seed: u64, fault: Option<Fault>) -> Result<u64, String> {
+    let mut world = World::new(seed, fault);
+    if world.run(SIMULATED).is_ok() {
+        return Ok(world.steps);
+    }
+    // The same again, this time taking notes.
+    let mut world = World { trail: Some(VecDeque::new()), ..World::new(seed, fault) };
+    let what = world.run(SIMULATED).expect_err("the same seed takes the same steps");
+    Err(format!("seed {seed} (replay with SIM_SEED={seed}) {what}"))
+}
+
+/// Runs seeds on every core; the steps they took.
+fn simulate_all(seeds: std::ops::Range<u64>) -> u64 {
+    let next = AtomicU64::new(seeds.start);
+    let some = || {
+        let claim = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| seeds.contains(seed));
+        std::iter::from_fn(claim).map(|seed| simulate(seed, None).unwrap_or_else(|what| panic!("{what}"))).sum::<u64>()
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(some)).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a seed failed; it says above which")).sum()
+    })
+}
+
+#[expect(clippy::disallowed_methods, reason = "the replay is asked for through the environment, the speed needs a clock")]
+#[test]
+fn leases_live_exactly_as_long_as_they_are_renewed() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let seeds = match number("SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SIM_SEEDS").unwrap_or(SEEDS),
+    };
+    let (count, start) = (seeds.end - seeds.start, std::time::Instant::now());
+    let steps = simulate_all(seeds);
+    let hours = SIMULATED.as_secs_f64() * count as f64 / 3600.0;
+    let took = start.elapsed().as_secs_f64();
+    println!("{count} seeds, {steps} steps, {hours:.0} simulated hours in {took:.1} s: {:.0} hours per second", hours / took);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_steps() {
+    let trail = |seed| {
+        let mut world = World { trail: Some(VecDeque::new()), ..World::new(seed, None) };
+        world.run(Duration::from_secs(300)).unwrap();
+        (world.steps, world.trail)
+    };
+    assert_eq!(trail(5), trail(5));
+    assert_ne!(trail(5), trail(6));
+}
+
+/// Some seed of the first few fails under the fault, and says so.
+fn noticed(fault: Fault, as_what: &str) {
+    let failures: Vec<String> = (0..40).filter_map(|seed| simulate(seed, Some(fault)).err()).collect();
+    let first_lines: Vec<&str> = failures.iter().filter_map(|what| what.lines().next()).collect();
+    assert!(first_lines.iter().any(|line| line.contains(as_what)), "{fault:?}: {first_lines:#?}");
+}
+
+#[test]
+fn answers_before_the_write_are_noticed() {
+    noticed(Fault::EarlyAnswers, "acknowledged");
+}
+
+#[test]
+fn late_lapses_are_noticed() {
+    noticed(Fault::SleepyTimer, "outlives its lease");
+}
+
+#[test]
+fn lost_writes_are_noticed() {
+    noticed(Fault::LeakyStore, "is not in the store");
+}
+
+#[test]
+fn lost_removals_are_noticed() {
+    noticed(Fault::DeafStore, "acknowledged as removed");
+}

@@ -1,0 +1,159 @@
+//! Listening sockets that are ours before Pingora starts.
+//!
+//! Pingora binds inside its service, retries a taken port for half a minute and then panics in a task of its own, and never
+//! tells which port it got. Here the socket is bound first: a taken port is an error at once, port 0 works, and clients that
+//! come before the service runs wait in the backlog. Pingora adopts the socket through the table of inherited listeners,
+//! the same table that a hot upgrade passes on.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::IntoRawFd;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use pingora::apps::{HttpServerApp, ServerApp};
+use pingora::listeners::{L4BufferSettings, ListenerConfig};
+use pingora::server::{Fds, ListenFds, ShutdownWatch};
+use pingora::services::Service;
+use pingora::services::listening;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::app::AcceptApp;
+use super::drain::Drain;
+
+/// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 65_535;
+
+/// Pingora's read buffer per connection. Its default of 64 KiB is paid by every idle connection.
+const READ_BUFFER_BYTES: usize = 4096;
+
+/// Why an address could not be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Another socket listens there.
+    #[error("failed to listen on {0}: the address is already in use")]
+    InUse(SocketAddr),
+    /// The operating system said no.
+    #[error("failed to listen on {address}: {cause}")]
+    Refused {
+        /// The address asked for.
+        address: SocketAddr,
+        /// Its reason.
+        cause: io::Error,
+    },
+}
+
+/// A socket that listens already, though nobody accepts from it yet.
+#[derive(Debug)]
+pub struct BoundListener {
+    listener: TcpListener,
+    local_addr: SocketAddr,
+}
+
+impl BoundListener {
+    /// Listens on `address`. Port 0 picks a free port; `[::]` takes IPv4 clients too.
+    ///
+    /// # Errors
+    /// [`BindError`], at once and with the address in it.
+    pub fn bind(address: SocketAddr) -> Result<Self, BindError> {
+        Self::listen(address).map_err(|cause| match cause.kind() {
+            io::ErrorKind::AddrInUse => BindError::InUse(address),
+            _ => BindError::Refused { address, cause },
+        })
+    }
+
+    /// The address, with the port that was picked.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    fn listen(address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() && address.ip().is_unspecified() {
+            socket.set_only_v6(false)?;
+        }
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        let listener = TcpListener::from(socket);
+        let local_addr = listener.local_addr()?;
+        Ok(Self { listener, local_addr })
+    }
+
+    /// The name under which Pingora looks the socket up.
+    fn key(&self) -> String {
+        self.local_addr.to_string()
+    }
+}
+
+/// The Pingora service that accepts on `listeners` and gives each connection to `app`. `threads` as in Pingora: none means
+/// the server's setting. The listeners close when `app`'s [`Drain`] says so.
+#[must_use]
+pub fn service<P>(name: &str, listeners: Vec<BoundListener>, app: AcceptApp<P>, threads: Option<usize>) -> AcceptService<P>
+where
+    P: HttpServerApp + Send + Sync + 'static,
+{
+    let drain = app.drain().clone();
+    let mut inner = listening::Service::new(name.to_owned(), app);
+    inner.threads = threads;
+    for listener in &listeners {
+        let buffer = L4BufferSettings::default().read(READ_BUFFER_BYTES);
+        inner.add_listener(ListenerConfig::tcp(listener.key()).l4_buffer(buffer));
+    }
+    AcceptService { inner, listeners, drain }
+}
+
+/// See [`service`].
+pub struct AcceptService<P> {
+    inner: listening::Service<AcceptApp<P>>,
+    listeners: Vec<BoundListener>,
+    drain: Arc<Drain>,
+}
+
+impl<P> AcceptService<P> {
+    /// Puts our sockets where Pingora looks for them. One that it inherited from the process before us is kept instead.
+    fn hand_over_listeners(&mut self, table: &ListenFds) {
+        let mut table = table.lock();
+        for listener in self.listeners.drain(..) {
+            if table.get(&listener.key()).is_none() {
+                table.add(listener.key(), listener.listener.into_raw_fd());
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl<P> Service for AcceptService<P>
+where
+    P: HttpServerApp + Send + Sync + 'static,
+    AcceptApp<P>: ServerApp,
+{
+    async fn start_service(&mut self, fds: Option<ListenFds>, mut shutdown: ShutdownWatch, listeners_per_fd: usize) {
+        let table = fds.unwrap_or_else(|| Arc::new(Mutex::new(Fds::new())));
+        self.hand_over_listeners(&table);
+        let drain = self.drain.clone();
+        let accepting = self.inner.start_service(Some(table), drain.listening_over_watch(), listeners_per_fd);
+        tokio::pin!(accepting);
+        tokio::select! {
+            () = &mut accepting => return,
+            // Pingora wants to stop by itself, which a hot upgrade does.
+            Ok(_) = shutdown.wait_for(|stopping| *stopping) => drain.stop_listening(),
+        }
+        accepting.await;
+    }
+
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn threads(&self) -> Option<usize> {
+        self.inner.threads
+    }
+
+    fn listen_addresses(&self) -> Option<Vec<String>> {
+        self.inner.listen_addresses()
+    }
+}

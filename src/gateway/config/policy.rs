@@ -1,0 +1,81 @@
+//! The sections that together make the policy of a service: `balance`, `timeouts`, `retry` and `breaker`.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use vertice_core::balance::Tried;
+use vertice_core::breaker::BreakerPolicy;
+use vertice_core::policy::{Algorithm, Policy, RetryPolicy, Timeouts};
+
+use super::reader::Reader;
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// What holds for every service that has nothing of its own.
+pub(super) fn read_policy(r: &mut Reader<'_>) -> Policy {
+    let base = Policy::default();
+    Policy {
+        algorithm: r.within("balance", |r| read_algorithm(r, "algorithm", base.algorithm)),
+        timeouts: r.within("timeouts", |r| read_timeouts(r, base.timeouts)),
+        retry: r.within("retry", |r| read_retry(r, base.retry)),
+        breaker: r.within("breaker", |r| read_breaker(r, base.breaker)),
+        preserve_host: base.preserve_host,
+    }
+}
+
+/// What one service has of its own, over `base`.
+pub(super) fn read_policy_of_service(r: &mut Reader<'_>, base: Policy) -> Policy {
+    Policy {
+        algorithm: read_algorithm(r, "balance", base.algorithm),
+        timeouts: r.within("timeouts", |r| read_timeouts(r, base.timeouts)),
+        preserve_host: r.boolean("preserve_host", base.preserve_host),
+        ..base
+    }
+}
+
+/// The keys of a section `timeouts`, over `base`.
+pub(super) fn read_timeouts(r: &mut Reader<'_>, base: Timeouts) -> Timeouts {
+    Timeouts {
+        connect: r.duration("connect", base.connect, MS..=300 * SECOND),
+        first_byte: r.duration("first_byte", base.first_byte, MS..=DAY),
+        silence: r.duration("upstream_silence", base.silence, MS..=DAY),
+        request: r.optional_duration("request", base.request, MS..=DAY),
+        tunnel_idle: r.duration("tunnel_idle", base.tunnel_idle, MS..=7 * DAY),
+    }
+}
+
+fn read_algorithm(r: &mut Reader<'_>, key: &str, default: Algorithm) -> Algorithm {
+    r.choice(key, default, &[("p2c", Algorithm::P2c), ("round_robin", Algorithm::RoundRobin)])
+}
+
+fn read_retry(r: &mut Reader<'_>, base: RetryPolicy) -> RetryPolicy {
+    let backoff: RangeInclusive<Duration> = Duration::ZERO..=10 * SECOND;
+    let shortest = r.duration("backoff_min", base.backoff, backoff.clone());
+    let retry = RetryPolicy {
+        attempts: r.integer("attempts_max", base.attempts, 1..=Tried::MAX as u32),
+        backoff: shortest,
+        backoff_max: r.duration("backoff_max", base.backoff_max.max(shortest), backoff),
+    };
+    if retry.backoff > retry.backoff_max {
+        r.refuse_pair("backoff_min", "backoff_max", "backoff_min is longer than backoff_max".to_owned());
+    }
+    retry
+}
+
+fn read_breaker(r: &mut Reader<'_>, base: BreakerPolicy) -> BreakerPolicy {
+    let open = r.duration("open", base.open, 10 * MS..=HOUR);
+    let breaker = BreakerPolicy {
+        failures: r.integer("failures", base.failures, 1..=63),
+        successes: r.integer("successes", base.successes, 1..=15),
+        open,
+        open_max: r.duration("open_max", base.open_max.max(open), 10 * MS..=DAY),
+        ..base
+    };
+    if breaker.open > breaker.open_max {
+        r.refuse_pair("open", "open_max", "open is longer than open_max".to_owned());
+    }
+    breaker
+}

@@ -1,0 +1,333 @@
+//! The control plane: the registry API, health, metrics and status, as functions from request to answer.
+//!
+//! **Invariant:** this room knows no Pingora and no socket; `edge.rs` translates. It changes nothing itself: it sends
+//! commands to the registrar, and reads the snapshot.
+
+mod access;
+mod error;
+mod fields;
+mod health;
+mod health_check;
+mod json;
+mod lookup;
+mod query;
+mod register;
+mod renew;
+mod status;
+
+use crate::clock;
+use crate::probe::Prober;
+use crate::registrar::Handle;
+use crate::resolve::Resolver;
+use crate::store::StoreState;
+use crate::telemetry::metrics::{Metrics, Scope};
+use crate::upstream::Table;
+pub use access::{Access, TokenCheck};
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use error::Error;
+pub use health_check::HealthCache;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use serde::Serialize;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use vertice_api::{headers, paths};
+use vertice_core::endpoint::Guard;
+use vertice_core::reason::Reason;
+use vertice_core::time::Now;
+
+/// Bodies over this are refused.
+pub const BODY_MAX: usize = 64 * 1024;
+
+/// Which listener a request came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// :8000.
+    Gateway,
+    /// :8888.
+    Registry,
+}
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The client's address, by trusted-proxy rules.
+    pub address: IpAddr,
+    /// Whether the peer is a trusted proxy.
+    pub is_trusted_proxy: bool,
+    /// The listener.
+    pub role: Role,
+    /// The request's id.
+    pub request_id: HeaderValue,
+}
+
+/// What the control plane was configured with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Registry paths exist on the gateway's listener too.
+    pub registry_on_gateway: bool,
+    /// Only one of the two listeners is on, so it shows all metrics.
+    pub single_listener: bool,
+    /// Default lease.
+    pub lease_ttl: Duration,
+    /// How long a registration waits for its name to resolve.
+    pub register_wait: Duration,
+    /// How long a registration waits for the store.
+    pub store_wait: Duration,
+    /// Redis is configured; it is not built yet, so it counts as unhealthy.
+    pub redis_configured: bool,
+    /// This replica's id.
+    pub replica_id: String,
+    /// Where this replica runs.
+    pub zone: Option<String>,
+    /// How many services there may be.
+    pub services_max: usize,
+}
+
+/// Everything the handlers need.
+pub struct Control {
+    /// Settings.
+    pub settings: Settings,
+    /// Who may write.
+    pub access: Access,
+    /// Which endpoints may be registered.
+    pub guard: Arc<ArcSwap<Guard>>,
+    /// The one writer.
+    pub registrar: Handle,
+    /// What is routable.
+    pub table: Arc<Table>,
+    /// Names.
+    pub resolver: Arc<Resolver>,
+    /// The store's condition.
+    pub store: Arc<StoreState>,
+    /// Health checks on demand.
+    pub health_cache: HealthCache,
+    /// Makes them.
+    pub prober: Prober,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Whether the process is on its way out.
+    pub is_draining: Box<dyn Fn() -> bool + Send + Sync>,
+    /// When the process started.
+    pub started: Now,
+}
+
+/// A handler's answer.
+type Answer = Result<Response<Bytes>, Error>;
+
+/// The calls there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Call<'p> {
+    Register,
+    Heartbeat,
+    Deregister(&'p str),
+    Services,
+    Service(&'p str),
+    Health,
+    Livez,
+    Readyz,
+    Metrics,
+    Status,
+    HealthCheck(&'p str),
+}
+
+impl<'p> Call<'p> {
+    fn find(path: &'p str) -> Option<Self> {
+        let below = |parent: &str| path.strip_prefix(parent)?.strip_prefix('/').filter(|name| !name.contains('/'));
+        Some(match path {
+            paths::REGISTER => Self::Register,
+            paths::HEARTBEAT => Self::Heartbeat,
+            paths::SERVICES => Self::Services,
+            paths::HEALTH => Self::Health,
+            paths::LIVEZ => Self::Livez,
+            paths::READYZ => Self::Readyz,
+            paths::METRICS => Self::Metrics,
+            paths::GATEWAY_STATUS => Self::Status,
+            _ => {
+                if let Some(name) = below(paths::DEREGISTER) {
+                    Self::Deregister(name)
+                } else if let Some(name) = below(paths::SERVICES) {
+                    Self::Service(name)
+                } else {
+                    Self::HealthCheck(below(paths::GATEWAY_HEALTH_CHECK)?)
+                }
+            }
+        })
+    }
+
+    const fn is_registry(self) -> bool {
+        matches!(self, Self::Register | Self::Heartbeat | Self::Deregister(_) | Self::Services | Self::Service(_))
+    }
+
+    const fn is_write(self) -> bool {
+        matches!(self, Self::Register | Self::Heartbeat | Self::Deregister(_))
+    }
+
+    const fn allows(self, method: &Method) -> bool {
+        match self {
+            Self::Register | Self::Heartbeat => matches!(*method, Method::POST),
+            Self::Deregister(_) => matches!(*method, Method::DELETE),
+            _ => matches!(*method, Method::GET | Method::HEAD),
+        }
+    }
+
+    const fn allowed(self) -> &'static str {
+        match self {
+            Self::Register | Self::Heartbeat => "POST",
+            Self::Deregister(_) => "DELETE",
+            _ => "GET, HEAD",
+        }
+    }
+
+    /// The label in `registry_operations_total`; the predecessor's words.
+    const fn operation(self) -> Option<&'static str> {
+        match self {
+            Self::Register => Some("register"),
+            Self::Heartbeat => Some("heartbeat"),
+            Self::Deregister(_) => Some("deregister"),
+            Self::Services => Some("list"),
+            Self::Service(_) => Some("lookup"),
+            _ => None,
+        }
+    }
+}
+
+impl Control {
+    /// Whether this path is the control plane's on that listener.
+    #[must_use]
+    pub fn owns(&self, path: &str, role: Role) -> bool {
+        Call::find(path).is_some_and(|call| self.exists(call, role))
+    }
+
+    fn exists(&self, call: Call<'_>, role: Role) -> bool {
+        role == Role::Registry || self.settings.registry_on_gateway || !call.is_registry()
+    }
+
+    /// Answers a request.
+    pub async fn handle(&self, request: Request<Bytes>, caller: &Caller) -> Response<Bytes> {
+        let started = clock::mono();
+        let (parts, body) = request.into_parts();
+        let path = parts.uri.path();
+        let Some(call) = Call::find(path).filter(|call| self.exists(*call, caller.role)) else {
+            return self.refuse(Error::new(Reason::NotFound, "There is nothing at this path."), caller);
+        };
+        let answer = self.dispatch(call, &parts, &body, caller).await;
+        if let Some(operation) = call.operation() {
+            let outcome = match &answer {
+                Ok(_) => "success",
+                Err(error) if error.reason.status() < 500 => "refused",
+                Err(_) => "error",
+            };
+            self.metrics.operations.with_label_values(&[operation, outcome]).inc();
+            let seconds = clock::mono().since(started).as_secs_f64();
+            self.metrics.operation_duration.with_label_values(&[operation]).observe(seconds);
+        }
+        answer.unwrap_or_else(|error| self.refuse(error, caller))
+    }
+
+    /// An error as an answer, counted.
+    #[must_use]
+    pub fn refuse(&self, error: Error, caller: &Caller) -> Response<Bytes> {
+        self.metrics.answered(error.reason);
+        let mut response = crate::problem::response(
+            error.reason,
+            &error.detail,
+            error.reason.retry_after_s(),
+            &caller.request_id,
+            error.errors,
+        );
+        if let Some(allow) = error.allow {
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+        }
+        response
+    }
+
+    /// The answer to a body over [`BODY_MAX`].
+    #[must_use]
+    pub fn body_too_large(&self, caller: &Caller) -> Response<Bytes> {
+        self.metrics.limit_hit("local_body");
+        self.refuse(Error::new(Reason::BodyTooLarge, "The body is larger than 64 KiB."), caller)
+    }
+
+    /// The answer to a body that did not arrive.
+    #[must_use]
+    pub fn body_too_slow(&self, caller: &Caller) -> Response<Bytes> {
+        self.refuse(Error::new(Reason::RequestTimeout, "The body did not arrive in time."), caller)
+    }
+
+    async fn dispatch(&self, call: Call<'_>, parts: &http::request::Parts, body: &Bytes, caller: &Caller) -> Answer {
+        if !call.allows(&parts.method) {
+            return Err(Error::method_not_allowed(call.allowed()));
+        }
+        if call.is_write() {
+            self.access.check(caller, &parts.headers)?;
+        }
+        let query = parts.uri.query().unwrap_or_default();
+        match call {
+            Call::Register => register::register(self, &parts.headers, body, caller).await,
+            Call::Heartbeat => renew::heartbeat(self, &parts.headers, body, caller).await,
+            Call::Deregister(name) => renew::deregister(self, name, query, caller).await,
+            Call::Services => lookup::list(self, query),
+            Call::Service(name) => lookup::service(self, name),
+            Call::Health => health::health(self),
+            Call::Livez => Ok(text("ok\n")),
+            Call::Readyz => health::readyz(self),
+            Call::Metrics => Ok(self.metrics_text(caller.role)),
+            Call::Status => status::status(self),
+            Call::HealthCheck(name) => health_check::check(self, name).await,
+        }
+    }
+
+    fn metrics_text(&self, role: Role) -> Response<Bytes> {
+        let scope = match role {
+            _ if self.settings.single_listener => Scope::All,
+            Role::Gateway => Scope::DataPlane,
+            Role::Registry => Scope::ControlPlane,
+        };
+        let mut response = Response::new(Bytes::from(self.metrics.render(scope)));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(headers::METRICS_TEXT));
+        response
+    }
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// A JSON answer.
+fn json<T: Serialize>(status: StatusCode, body: &T) -> Answer {
+    let body = serde_json::to_vec(body).map_err(|error| Error::new(Reason::Internal, error.to_string()))?;
+    let mut response = Response::new(Bytes::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(headers::JSON));
+    Ok(response)
+}
+
+fn text(body: &'static str) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from_static(body.as_bytes()));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+/// Milliseconds since the epoch as the wire wants them: seconds with a fraction.
+fn epoch_s(wall_ms: u64) -> f64 {
+    wall_ms as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_lead_to_calls() {
+        assert_eq!(Call::find("/services/nmap_service"), Some(Call::Service("nmap_service")));
+        assert_eq!(Call::find("/services/"), Some(Call::Service("")));
+        assert_eq!(Call::find("/services/a/b"), None);
+        assert_eq!(Call::find("/gateway/health-check/x"), Some(Call::HealthCheck("x")));
+        assert_eq!(Call::find("/gateway/canary/x"), None);
+        assert_eq!(Call::find("/registered"), None);
+    }
+}

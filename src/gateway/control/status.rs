@@ -1,0 +1,96 @@
+//! `GET /gateway/status`: what is in force.
+
+use super::{Answer, Control, json};
+use crate::clock;
+use crate::upstream::{Service, Upstream};
+use http::StatusCode;
+use std::sync::Arc;
+use vertice_api::gateway::{
+    CacheStatus, CircuitBreaker, GatewayStatus, HealthCacheStatus, InstanceStatus, NameStatus, ReplicaStatus, ServiceStatus,
+    SnapshotStatus, StoreStatus,
+};
+use vertice_core::time::Moment;
+
+pub(super) fn status(control: &Control) -> Answer {
+    let now = clock::mono();
+    let table = control.table.load_full();
+    let mut services: Vec<&Arc<Service>> = table.iter().collect();
+    services.sort_by(|a, b| a.name.cmp(&b.name));
+    let routable = services.iter().filter(|service| !service.usable.is_empty()).map(|s| s.name.to_string()).collect();
+    let discovery = discovery_cache(control, routable);
+    let status = GatewayStatus {
+        gateway: GatewayStatus::OPERATIONAL.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        build: crate::BUILD.to_owned(),
+        uptime_seconds: now.since(control.started.mono).as_secs_f64(),
+        circuit_breaker: CircuitBreaker::closed(),
+        cache: discovery.clone(),
+        service_discovery_cache: discovery,
+        health_cache: health_cache(control),
+        services: services.iter().map(|s| service_status(s, now)).collect(),
+        names: names(control),
+        store: StoreStatus {
+            kind: control.store.kind.to_owned(),
+            path: control.store.path.clone(),
+            healthy: control.store.is_healthy(),
+            detail: control.store.detail(),
+        },
+        replicas: vec![ReplicaStatus {
+            replica_id: control.settings.replica_id.clone(),
+            zone: control.settings.zone.clone(),
+            local: true,
+        }],
+        snapshot: SnapshotStatus { generation: table.generation() },
+    };
+    json(StatusCode::OK, &status)
+}
+
+fn discovery_cache(control: &Control, services: Vec<String>) -> CacheStatus {
+    CacheStatus {
+        size: services.len() as u64,
+        max_size: Some(control.settings.services_max as u64),
+        ttl: control.settings.lease_ttl.as_secs_f64(),
+        services,
+    }
+}
+
+fn health_cache(control: &Control) -> HealthCacheStatus {
+    let cache = &control.health_cache;
+    let (hits, misses) = cache.counts();
+    let asked = hits + misses;
+    HealthCacheStatus {
+        size: cache.len() as u64,
+        max_size: cache.size_max as u64,
+        ttl: cache.ttl.as_secs_f64(),
+        hits,
+        misses,
+        hit_rate: if asked == 0 { 0.0 } else { hits as f64 / asked as f64 },
+    }
+}
+
+fn service_status(service: &Service, now: Moment) -> ServiceStatus {
+    let instances = service.instances.iter().map(|upstream| instance_status(upstream, now)).collect();
+    ServiceStatus { service_name: service.name.to_string(), instances }
+}
+
+fn instance_status(upstream: &Upstream, now: Moment) -> InstanceStatus {
+    let load = &upstream.cells.load;
+    InstanceStatus {
+        instance_id: upstream.facts.id.to_string(),
+        endpoint: upstream.facts.endpoint.to_string(),
+        status: upstream.facts.status.as_str().to_owned(),
+        breaker: upstream.cells.breaker.load().phase(now).as_str().to_owned(),
+        addresses: upstream.addresses.iter().map(ToString::to_string).collect(),
+        in_flight: load.in_flight().into(),
+        ewma_ms: f64::from(load.ewma().micros().unwrap_or(0.0)) / 1000.0,
+    }
+}
+
+fn names(control: &Control) -> Vec<NameStatus> {
+    let state = |name: crate::resolve::NameState| NameStatus {
+        name: name.host.to_string(),
+        addresses: name.addresses.iter().map(ToString::to_string).collect(),
+        error: name.error,
+    };
+    control.resolver.states().into_iter().map(state).collect()
+}

@@ -1,0 +1,423 @@
+//! The full lane: Pingora's proxy, phase by phase. The table of contents of a request; decisions are in `proxy/`, local
+//! answers in `control/`.
+
+mod ending;
+mod local;
+mod observer;
+
+use crate::clock;
+use crate::control::{Control, Role};
+use crate::proxy::admit::{Plan, Routing};
+use crate::proxy::attempt::Attempt;
+use crate::proxy::client::{Client, Forwarding};
+use crate::proxy::ctx::{Ctx, Forward};
+use crate::proxy::fail::Failure;
+use crate::proxy::headers;
+use crate::proxy::watch::Watchdog;
+use crate::telemetry::access::AccessLog;
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::Table;
+use async_trait::async_trait;
+use bytes::Bytes;
+use ipnet::IpNet;
+pub use observer::Observer;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::protocols::Digest;
+use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType, Result};
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::Duration;
+use vertice_core::backoff::Backoff;
+use vertice_core::outcome::Ending;
+use vertice_core::reason::Reason;
+use vertice_core::route;
+
+/// What the full lane was configured with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Whose word about the client counts.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How long a client's body may stall.
+    pub body_stall: Duration,
+    /// How long a client may refuse to take more of an answer.
+    pub write_stall: Duration,
+    /// How long a client connection may idle between requests.
+    pub idle_keepalive: Duration,
+    /// How large a request's body may be.
+    pub body_bytes: Option<u64>,
+}
+
+/// Shared by the listeners' proxies.
+pub struct Shared {
+    /// Settings.
+    pub settings: Settings,
+    /// Local endpoints.
+    pub control: Arc<Control>,
+    /// The routing table.
+    pub table: Arc<Table>,
+    /// Routes and aliases.
+    pub routing: Routing,
+    /// Watches over silent instances.
+    pub watchdog: Arc<Watchdog>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Access log.
+    pub access: AccessLog,
+}
+
+/// One listener's proxy.
+pub struct Edge {
+    shared: Arc<Shared>,
+    role: Role,
+}
+
+impl Edge {
+    /// A proxy for the listener of that role.
+    #[must_use]
+    pub const fn new(shared: Arc<Shared>, role: Role) -> Self {
+        Self { shared, role }
+    }
+
+    /// Finds the service and makes the first pick, so that a refusal costs no connection.
+    fn admit(&self, session: &Session, ctx: &mut Ctx) -> Result<(), Failure> {
+        let target = session.req_header().raw_path();
+        let table = self.shared.table.load();
+        let Plan { service, route, rest_at } = self.shared.routing.plan(target, &table)?;
+        let timeouts = route.as_ref().and_then(|route| route.timeouts).unwrap_or(service.policy.timeouts);
+        let mut forward = Forward {
+            service,
+            route,
+            rest_at,
+            timeouts,
+            is_upgrade: session.is_upgrade_req(),
+            tried: vertice_core::balance::Tried::default(),
+            next: None,
+            attempt: None,
+            stale_retried: false,
+            request_sent: false,
+        };
+        let name = forward.service.name.as_str();
+        let first = Attempt::start(&forward.service, &mut forward.tried);
+        let first = first.map_err(|refusal| Failure::no_pick(refusal, name, clock::mono()));
+        forward.next = first.map(Some).inspect_err(|_| ctx.forward = None)?;
+        ctx.forward = Some(forward);
+        Ok(())
+    }
+
+    /// Picks whom to try next, from the table as it is now, so that a re-registration is seen.
+    fn pick_again(&self, forward: &mut Forward) -> bool {
+        let table = self.shared.table.load();
+        if let Some(service) = table.get(forward.service.name.as_str()) {
+            forward.service = service.clone();
+        }
+        let retry = forward.service.policy.retry;
+        if forward.tried.attempts() >= retry.attempts {
+            return false;
+        }
+        forward.next = Attempt::start(&forward.service, &mut forward.tried).ok();
+        forward.next.is_some()
+    }
+
+    fn peer(attempt: &Attempt, forward: &Forward) -> Option<Box<HttpPeer>> {
+        let mut peer = Box::new(attempt.upstream().x.peers.get(attempt.address())?.clone());
+        if forward.route.as_ref().is_some_and(|route| route.timeouts.is_some()) {
+            peer.options.connection_timeout = Some(forward.timeouts.connect);
+        }
+        if attempt.wants_fresh_connection {
+            // No pooled connection has this key.
+            peer.group_key = headers::random() | 1;
+        }
+        Some(peer)
+    }
+
+    /// The instance has until then to do something; sooner if the whole request is bounded.
+    fn due(ctx_started: vertice_core::time::Moment, forward: &Forward, within: Duration) -> vertice_core::time::Moment {
+        let due = clock::mono().plus(within);
+        forward.timeouts.request.map_or(due, |whole| due.min(ctx_started.plus(whole)))
+    }
+
+    fn expect(ctx: &Ctx, within: impl FnOnce(&Forward) -> Duration) {
+        let Some(forward) = &ctx.forward else { return };
+        if let Some(watch) = forward.attempt.as_ref().and_then(|attempt| attempt.watch.as_ref()) {
+            watch.expect_by(Self::due(ctx.started.mono, forward, within(forward)));
+        }
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Edge {
+    type CTX = Ctx;
+
+    fn new_ctx(&self) -> Ctx {
+        self.shared.metrics.in_flight.inc();
+        Ctx::new(clock::now())
+    }
+
+    /// No modules: compression is the services' own business, and its module costs 5 % of a request.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
+        let settings = &self.shared.settings;
+        let is_upgrade = session.is_upgrade_req();
+        session.set_keepalive(Some(settings.idle_keepalive.as_secs().max(1)));
+        session.set_read_timeout(Some(if is_upgrade { Duration::from_secs(3600) } else { settings.body_stall }));
+        session.set_write_timeout(Some(settings.write_stall));
+        session.set_total_drain_timeout(Some(settings.body_stall));
+        let peer = session.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip);
+        let fields = &session.req_header().headers;
+        ctx.client = peer.map(|peer| Client::find(peer, fields, &settings.trusted_proxies));
+        ctx.request_id = headers::request_id(fields);
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        let is_for_service = self.role == Role::Gateway && self.shared.routing.covers(session.req_header().raw_path());
+        if !is_for_service {
+            return local::answer(&self.shared.control, self.role, session, ctx).await;
+        }
+        if let Some(limit) = self.shared.settings.body_bytes
+            && content_length(session).is_some_and(|length| length > limit)
+        {
+            return local::fail(session, ctx, &self.shared.metrics, &body_too_large(limit)).await;
+        }
+        let Err(failure) = self.admit(session, ctx) else {
+            if let (true, Some(forward)) = (session.is_upgrade_req(), &ctx.forward) {
+                session.set_read_timeout(Some(forward.timeouts.tunnel_idle));
+            }
+            return Ok(false);
+        };
+        local::fail(session, ctx, &self.shared.metrics, &failure).await
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        let Some(forward) = &mut ctx.forward else { return Error::e_explain(ErrorType::InternalError, "nowhere to go") };
+        let Some(next) = forward.next.take() else { return Error::e_explain(ErrorType::InternalError, "nobody to try") };
+        let attempts = forward.tried.attempts();
+        if attempts > 1 && !next.wants_fresh_connection {
+            let retry = forward.service.policy.retry;
+            let backoff = Backoff { first: retry.backoff, max: retry.backoff_max };
+            tokio::time::sleep(backoff.wait(attempts - 1, headers::random())).await;
+        }
+        if attempts > 1 || next.wants_fresh_connection {
+            forward.service.x.retries.inc();
+        }
+        forward.request_sent = false;
+        let peer = Self::peer(&next, forward);
+        forward.attempt = Some(next);
+        peer.ok_or_else(|| Error::explain(ErrorType::InternalError, "the instance has no address"))
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        _reused: bool,
+        _peer: &HttpPeer,
+        fd: RawFd,
+        _digest: Option<&Digest>,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let started = ctx.started.mono;
+        let Some(forward) = &mut ctx.forward else { return Ok(()) };
+        // Until the request has been sent the client's own limits apply, and the bound on the whole request.
+        let due =
+            forward.timeouts.request.map_or(vertice_core::time::Moment::from_nanos(u64::MAX), |whole| started.plus(whole));
+        if let Some(attempt) = &mut forward.attempt {
+            attempt.watch = self.shared.watchdog.watch(fd, due);
+        }
+        Ok(())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        upstream_request: &mut RequestHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let Some(forward) = &ctx.forward else { return Ok(()) };
+        let Some(attempt) = &forward.attempt else { return Ok(()) };
+        let upstream = attempt.upstream();
+        let head = forward.route.as_ref().and_then(|route| route.rewrite.as_deref()).unwrap_or_default();
+        let mut target = Vec::with_capacity(256);
+        let rest = session.req_header().raw_path().get(forward.rest_at..).unwrap_or_default();
+        route::write_target(&mut target, upstream.facts.endpoint.prefix(), head, rest);
+        upstream_request.set_raw_path(&target)?;
+        if let Some(client) = &ctx.client {
+            let forwarding = Forwarding::make(client, &session.req_header().headers, "http");
+            upstream_request.insert_header("X-Forwarded-For", forwarding.x_for)?;
+            upstream_request.insert_header("X-Forwarded-Proto", forwarding.x_proto)?;
+            upstream_request.insert_header("Forwarded", forwarding.forwarded)?;
+            match forwarding.x_host {
+                Some(host) => upstream_request.insert_header("X-Forwarded-Host", host)?,
+                None => drop(upstream_request.remove_header("X-Forwarded-Host")),
+            }
+        }
+        upstream_request.insert_header("X-Request-ID", ctx.request_id.clone())?;
+        let preserve = forward.route.as_ref().and_then(|route| route.preserve_host);
+        if let (false, Some(host)) = (preserve.unwrap_or(forward.service.policy.preserve_host), &upstream.x.host) {
+            upstream_request.insert_header("Host", host.clone())?;
+        }
+        Ok(())
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        ctx.body_bytes += body.as_ref().map_or(0, |body| body.len() as u64);
+        if self.shared.settings.body_bytes.is_some_and(|limit| ctx.body_bytes > limit) {
+            ctx.reason = Some(Reason::BodyTooLarge);
+            return Error::e_explain(ErrorType::HTTPStatus(Reason::BodyTooLarge.status()), "body over the limit");
+        }
+        let Some(forward) = &mut ctx.forward else { return Ok(()) };
+        let (is_upgrade, was_sent) = (forward.is_upgrade, forward.request_sent);
+        forward.request_sent |= end_of_stream || is_upgrade;
+        if forward.attempt.as_ref().is_some_and(Attempt::has_answer) {
+            Self::expect(ctx, |forward| if is_upgrade { forward.timeouts.tunnel_idle } else { forward.timeouts.silence });
+        } else if end_of_stream && !was_sent {
+            Self::expect(ctx, |forward| forward.timeouts.first_byte);
+        }
+        Ok(())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        _session: &mut Session,
+        upstream_response: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let status = upstream_response.status;
+        if status.is_informational() && status != http::StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(());
+        }
+        let is_tunnel = status == http::StatusCode::SWITCHING_PROTOCOLS;
+        if let Some(attempt) = ctx.forward.as_mut().and_then(|forward| forward.attempt.as_mut()) {
+            attempt.answered();
+            if is_tunnel {
+                // A tunnel may last for hours; that it was opened is the news.
+                attempt.end(Ending::Answered { status: status.as_u16() });
+            }
+        }
+        Self::expect(ctx, |forward| if is_tunnel { forward.timeouts.tunnel_idle } else { forward.timeouts.silence });
+        Ok(())
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _session: &mut Session,
+        _body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Duration>> {
+        Self::expect(ctx, |forward| if forward.is_upgrade { forward.timeouts.tunnel_idle } else { forward.timeouts.silence });
+        Ok(None)
+    }
+
+    async fn response_filter(
+        &self,
+        _session: &mut Session,
+        upstream_response: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        for name in headers::hop_by_hop(&upstream_response.headers) {
+            upstream_response.remove_header(&name);
+        }
+        if !upstream_response.headers.contains_key("x-request-id") && !upstream_response.status.is_informational() {
+            upstream_response.insert_header("X-Request-ID", ctx.request_id.clone())?;
+        }
+        Ok(())
+    }
+
+    fn fail_to_connect(&self, _session: &mut Session, _peer: &HttpPeer, ctx: &mut Ctx, mut e: Box<Error>) -> Box<Error> {
+        let Some(forward) = &mut ctx.forward else { return e };
+        let is_ours = matches!(e.etype(), ErrorType::InternalError);
+        if let Some(mut attempt) = forward.attempt.take() {
+            attempt.end(if is_ours { Ending::Ours } else { Ending::ConnectFailed });
+            if let Some(host) = attempt.upstream().facts.endpoint.name() {
+                self.shared.control.resolver.nudge(host);
+            }
+        }
+        e.as_up();
+        let retry = !is_ours && self.pick_again(forward);
+        e.set_retry(retry);
+        e
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut e: Box<Error>,
+        ctx: &mut Ctx,
+        client_reused: bool,
+    ) -> Box<Error> {
+        let is_replayable = session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated();
+        let is_unanswered = session.response_written().is_none();
+        let Some(forward) = &mut ctx.forward else {
+            e.set_retry(false);
+            return e;
+        };
+        let Some(attempt) = &mut forward.attempt else {
+            e.set_retry(false);
+            return e;
+        };
+        let is_stale = client_reused
+            && is_unanswered
+            && !attempt.has_answer()
+            && !attempt.timed_out()
+            && *e.esource() == pingora::ErrorSource::Upstream
+            && matches!(e.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError);
+        if is_stale {
+            attempt.end(Ending::StaleConnection);
+        }
+        let retry = is_stale && is_replayable && !std::mem::replace(&mut forward.stale_retried, true);
+        if retry {
+            forward.next = Some(attempt.again());
+        }
+        e.set_retry(retry);
+        e
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Ctx) -> FailToProxy {
+        let failure = ending::failure(e, ctx);
+        let mut error_code = 0;
+        if let Some(failure) = failure
+            && session.response_written().is_none_or(|head| head.status.is_informational())
+        {
+            error_code = failure.reason.status();
+            session.set_keepalive(None);
+            if let Err(error) = local::fail(session, ctx, &self.shared.metrics, &failure).await {
+                tracing::debug!(%error, "failed to tell the client");
+            }
+        }
+        FailToProxy { error_code, can_reuse_downstream: false }
+    }
+
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, _error: &Error) -> bool {
+        // The access log and the metrics tell; a line per failed request is a cliff under attack.
+        true
+    }
+
+    async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Ctx) {
+        ending::conclude(&self.shared, session, e, ctx);
+    }
+}
+
+impl std::fmt::Debug for Edge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Edge").field("role", &self.role).finish_non_exhaustive()
+    }
+}
+
+fn content_length(session: &Session) -> Option<u64> {
+    session.req_header().headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn body_too_large(limit: u64) -> Failure {
+    Failure::new(Reason::BodyTooLarge, format!("The body is larger than {limit} bytes."))
+}

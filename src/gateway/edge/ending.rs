@@ -1,0 +1,122 @@
+//! How requests end: Pingora's errors as endings and failures, and what is recorded of a request.
+
+use super::Shared;
+use crate::clock;
+use crate::proxy::attempt::Attempt;
+use crate::proxy::ctx::{Ctx, Forward};
+use crate::proxy::fail::Failure;
+use crate::telemetry::access::Entry;
+use pingora::proxy::Session;
+use pingora::{Error, ErrorSource, ErrorType};
+use vertice_core::outcome::Ending;
+use vertice_core::reason::Reason;
+use vertice_core::route;
+
+/// What an error means for the instance that was being tried.
+fn ending(error: &Error, attempt: &Attempt, request_sent: bool) -> Ending {
+    if attempt.timed_out() {
+        return Ending::TimedOut { request_sent };
+    }
+    match (error.esource(), error.etype()) {
+        (ErrorSource::Upstream, ErrorType::ReadTimedout | ErrorType::WriteTimedout) => Ending::TimedOut { request_sent },
+        (ErrorSource::Upstream, ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed) => Ending::Reset,
+        (ErrorSource::Upstream, ErrorType::InternalError) => Ending::Ours,
+        (ErrorSource::Upstream, _) => Ending::Invalid,
+        (ErrorSource::Downstream, _) => Ending::ClientGone,
+        _ => Ending::Ours,
+    }
+}
+
+/// What the client is told; `None` when there is nobody to tell.
+pub(super) fn failure(error: &Error, ctx: &Ctx) -> Option<Failure> {
+    if ctx.reason == Some(Reason::BodyTooLarge) {
+        return Some(Failure::new(Reason::BodyTooLarge, "The body is larger than allowed."));
+    }
+    let service = ctx.forward.as_ref().map_or("", |forward| forward.service.name.as_str());
+    if let Some(attempt) = ctx.forward.as_ref().and_then(|forward| forward.attempt.as_ref())
+        && attempt.timed_out()
+    {
+        return Some(Failure::timeout(service));
+    }
+    match (error.esource(), error.etype()) {
+        (ErrorSource::Downstream, ErrorType::ReadTimedout) => {
+            Some(Failure::new(Reason::RequestTimeout, "The request's body did not arrive in time."))
+        }
+        (ErrorSource::Downstream, ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed) => None,
+        (ErrorSource::Downstream, ErrorType::WriteTimedout) => None,
+        (ErrorSource::Downstream, _) => Some(Failure::new(Reason::BadRequest, "The request is malformed.")),
+        (ErrorSource::Upstream, etype) => Some(match etype {
+            ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Failure::timeout(service),
+            ErrorType::ReadTimedout | ErrorType::WriteTimedout => Failure::timeout(service),
+            ErrorType::ConnectRefused
+            | ErrorType::ConnectNoRoute
+            | ErrorType::ConnectError
+            | ErrorType::ConnectProxyFailure
+            | ErrorType::TLSHandshakeFailure
+            | ErrorType::InvalidCert => Failure::connect(service),
+            ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed => Failure::reset(service),
+            // Pingora says so when the gateway has no port or descriptor left for a connection.
+            ErrorType::InternalError => Failure::new(Reason::Overloaded, "The gateway cannot make more connections."),
+            _ => Failure::invalid(service),
+        }),
+        _ => Some(Failure::new(Reason::Internal, "The gateway failed to serve the request.")),
+    }
+}
+
+/// Records how a request ended: for the instance, in metrics, in the access log.
+pub(super) fn conclude(shared: &Shared, session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
+    shared.metrics.in_flight.dec();
+    let status = session.response_written().map_or(0, |head| head.status.as_u16());
+    if let Some(forward) = &mut ctx.forward {
+        conclude_attempt(forward, error, status);
+        let took = clock::mono().since(ctx.started.mono);
+        let service = &forward.service.x;
+        service.duration.observe(took.as_secs_f64());
+        // 499: the client left before there was an answer (nginx's number for it).
+        let counted = if status == 0 { 499 } else { status };
+        let method = &session.req_header().method;
+        match forward.route.as_ref().and_then(|route| Some((route, shared.routing.counters(route)?))) {
+            Some((route, counters)) => service.count_routed(counters, &route.name, method, counted),
+            None => service.count(method, counted),
+        }
+    }
+    write_access_log(shared, session, ctx, status);
+}
+
+fn conclude_attempt(forward: &mut Forward, error: Option<&Error>, status: u16) {
+    let request_sent = forward.request_sent;
+    let Some(attempt) = &mut forward.attempt else { return };
+    match error {
+        Some(error) => attempt.end(ending(error, attempt, request_sent)),
+        None if status == 0 => attempt.end(Ending::Ours),
+        None => attempt.end(Ending::Answered { status }),
+    }
+}
+
+fn write_access_log(shared: &Shared, session: &Session, ctx: &Ctx, status: u16) {
+    let head = session.req_header();
+    let field = |name: &str| head.headers.get(name).map_or(&b""[..], |value| value.as_bytes());
+    let forward = ctx.forward.as_ref();
+    let attempt = forward.and_then(|forward| forward.attempt.as_ref());
+    shared.access.write(&Entry {
+        time_ms: ctx.started.wall_ms,
+        method: head.method.as_str(),
+        path: route::path_of(head.raw_path()),
+        version: match head.version {
+            http::Version::HTTP_10 => "1.0",
+            http::Version::HTTP_2 => "2",
+            _ => "1.1",
+        },
+        status,
+        client: ctx.client.map(|client| client.address),
+        bytes: session.body_bytes_sent(),
+        duration_us: u64::try_from(clock::mono().since(ctx.started.mono).as_micros()).unwrap_or(u64::MAX),
+        service: forward.map_or("", |forward| forward.service.name.as_str()),
+        instance: attempt.map_or("", |attempt| attempt.upstream().facts.id.as_str()),
+        retries: forward.map_or(0, |forward| forward.tried.attempts().saturating_sub(1)),
+        reason: ctx.reason.map_or("", Reason::as_str),
+        request_id: ctx.request_id.to_str().unwrap_or_default(),
+        user_agent: field("user-agent"),
+        traceparent: field("traceparent"),
+    });
+}

@@ -1,0 +1,114 @@
+//! Answers that are not passed on: the control plane's, and failures. Translates between Pingora's session and plain
+//! requests and responses.
+
+use crate::control::{BODY_MAX, Caller, Control, Role};
+use crate::proxy::ctx::Ctx;
+use crate::proxy::fail::Failure;
+use crate::telemetry::metrics::Metrics;
+use bytes::{Bytes, BytesMut};
+use http::{Method, Request, Response};
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
+use pingora::{ErrorSource, Result};
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+/// A local body must be complete within this.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Has the control plane answer.
+pub(super) async fn answer(control: &Control, role: Role, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+    let caller = caller(role, ctx);
+    let response = match read_body(session).await? {
+        Read::Complete(body) => control.handle(request(session, body), &caller).await,
+        Read::TooLarge => {
+            session.set_keepalive(None);
+            control.body_too_large(&caller)
+        }
+        Read::TooSlow => {
+            session.set_keepalive(None);
+            control.body_too_slow(&caller)
+        }
+    };
+    write(session, response).await?;
+    Ok(true)
+}
+
+/// Answers with a failure.
+pub(super) async fn fail(session: &mut Session, ctx: &mut Ctx, metrics: &Metrics, failure: &Failure) -> Result<bool> {
+    ctx.reason = Some(failure.reason);
+    metrics.answered(failure.reason);
+    let response =
+        crate::problem::response(failure.reason, &failure.detail, failure.retry_after_s, &ctx.request_id, Vec::new());
+    write(session, response).await?;
+    Ok(true)
+}
+
+fn caller(role: Role, ctx: &Ctx) -> Caller {
+    let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    Caller {
+        address: ctx.client.map_or(unknown, |client| client.address),
+        is_trusted_proxy: ctx.client.is_some_and(|client| client.is_trusted),
+        role,
+        request_id: ctx.request_id.clone(),
+    }
+}
+
+enum Read {
+    Complete(Bytes),
+    TooLarge,
+    TooSlow,
+}
+
+async fn read_body(session: &mut Session) -> Result<Read> {
+    let length = session.req_header().headers.get(http::header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if length.is_some_and(|length| length > BODY_MAX) {
+        return Ok(Read::TooLarge);
+    }
+    if session.req_header().headers.contains_key(http::header::EXPECT) {
+        session.write_continue_response().await?;
+    }
+    tokio::time::timeout(BODY_DEADLINE, collect(session)).await.unwrap_or(Ok(Read::TooSlow))
+}
+
+async fn collect(session: &mut Session) -> Result<Read> {
+    let mut body = BytesMut::new();
+    loop {
+        match session.read_request_body().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() > BODY_MAX => return Ok(Read::TooLarge),
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => return Ok(Read::Complete(body.freeze())),
+            Err(error) if *error.etype() == pingora::ErrorType::ReadTimedout => return Ok(Read::TooSlow),
+            Err(mut error) => {
+                error.esource = ErrorSource::Downstream;
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// The head is copied: local requests are few.
+fn request(session: &Session, body: Bytes) -> Request<Bytes> {
+    let head = session.req_header();
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method.clone();
+    *request.uri_mut() = http::Uri::try_from(head.raw_path()).unwrap_or_else(|_| http::Uri::from_static("/"));
+    *request.headers_mut() = head.headers.clone();
+    request
+}
+
+async fn write(session: &mut Session, response: Response<Bytes>) -> Result<()> {
+    let (parts, body) = response.into_parts();
+    let mut head = ResponseHeader::build(parts.status, Some(parts.headers.len() + 1))?;
+    for (name, value) in &parts.headers {
+        head.append_header(name.clone(), value.clone())?;
+    }
+    head.insert_header("content-length", body.len())?;
+    let is_bodyless = session.req_header().method == Method::HEAD || body.is_empty();
+    session.write_response_header(Box::new(head), is_bodyless).await?;
+    if !is_bodyless {
+        session.write_response_body(Some(body), true).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,63 @@
+//! What the accept room tells: refusals before a request became one, and connections.
+
+use crate::accept::{AcceptObserver, Refusal};
+use crate::clock;
+use crate::problem;
+use crate::proxy::headers::new_request_id;
+use crate::telemetry::access::{AccessLog, Entry};
+use crate::telemetry::metrics::Metrics;
+use bytes::Bytes;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+use vertice_core::reason::Reason;
+
+/// Counts, logs and words the refusals.
+#[derive(Debug)]
+pub struct Observer {
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Access log.
+    pub access: AccessLog,
+}
+
+impl AcceptObserver for Observer {
+    fn refused(&self, refusal: &Refusal, client: Option<SocketAddr>) -> Bytes {
+        self.metrics.answered(refusal.reason);
+        match refusal.reason {
+            Reason::RequestTimeout => self.metrics.limit_hit("head_deadline"),
+            Reason::UriTooLong => self.metrics.limit_hit("uri_bytes"),
+            Reason::HeadersTooLarge => self.metrics.limit_hit("head_size"),
+            Reason::Overloaded => self.metrics.limit_hit("connections"),
+            _ => {}
+        }
+        let (id, time_ms) = (new_request_id(), clock::wall_ms());
+        self.access.write(&Entry {
+            time_ms,
+            method: "-",
+            path: b"-",
+            version: "-",
+            status: refusal.reason.status(),
+            client: client.map(|client| client.ip().to_canonical()),
+            bytes: 0,
+            duration_us: 0,
+            service: "",
+            instance: "",
+            retries: 0,
+            reason: refusal.reason.as_str(),
+            request_id: id.to_str().unwrap_or_default(),
+            user_agent: b"",
+            traceparent: b"",
+        });
+        let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_millis(time_ms));
+        problem::wire(refusal.reason, refusal.detail, &id, &date).into()
+    }
+
+    fn connection_opened(&self) {
+        self.metrics.connections.inc();
+    }
+
+    fn connection_closed(&self) {
+        self.metrics.connections.dec();
+    }
+}

@@ -1,0 +1,130 @@
+//! One attempt at an instance: from the pick to what was learned of it.
+
+use super::headers::random;
+use super::watch::Watch;
+use crate::clock;
+use crate::upstream::{Service, Upstream};
+use std::sync::Arc;
+use vertice_core::balance::{self, NoPick, Tried};
+use vertice_core::cell::InFlight;
+use vertice_core::outcome::{Ending, Verdict};
+use vertice_core::time::Moment;
+
+/// A failure counts as at least this slow, so that an instance which fails fast attracts nothing.
+const FAILURE_MICROS: f32 = 1_000_000.0;
+
+/// An attempt under way. Ended by [`Attempt::end`]; one that is dropped before (its task was cancelled) has taught nothing,
+/// and gives a half-open breaker its probe back.
+#[derive(Debug)]
+pub struct Attempt {
+    service: Arc<Service>,
+    upstream: Arc<Upstream>,
+    in_flight: InFlight,
+    address: usize,
+    started: Moment,
+    first_byte: Option<Moment>,
+    ended: bool,
+    /// Whether a connection of its own is to be made, because a pooled one turned out to be dead.
+    pub wants_fresh_connection: bool,
+    /// Watches over the connection, once there is one.
+    pub watch: Option<Arc<Watch>>,
+}
+
+impl Attempt {
+    /// Picks an instance of `service` that `tried` has not spent.
+    ///
+    /// # Errors
+    /// [`NoPick`].
+    pub fn start(service: &Arc<Service>, tried: &mut Tried) -> Result<Self, NoPick> {
+        let now = clock::mono();
+        let pick = balance::pick(service, tried, now, random())?;
+        tried.note(&pick.upstream.cells);
+        Ok(Self {
+            service: service.clone(),
+            upstream: pick.upstream.clone(),
+            in_flight: InFlight::start(pick.upstream.cells.clone()),
+            address: pick.address,
+            started: now,
+            first_byte: None,
+            ended: false,
+            wants_fresh_connection: false,
+            watch: None,
+        })
+    }
+
+    /// The same instance and address once more, on a fresh connection.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self {
+            service: self.service.clone(),
+            upstream: self.upstream.clone(),
+            in_flight: InFlight::start(self.upstream.cells.clone()),
+            address: self.address,
+            started: clock::mono(),
+            first_byte: None,
+            ended: false,
+            wants_fresh_connection: true,
+            watch: None,
+        }
+    }
+
+    /// The instance.
+    #[must_use]
+    pub const fn upstream(&self) -> &Arc<Upstream> {
+        &self.upstream
+    }
+
+    /// Which of the instance's addresses is tried.
+    #[must_use]
+    pub const fn address(&self) -> usize {
+        self.address
+    }
+
+    /// The first byte of an answer came.
+    pub fn answered(&mut self) {
+        self.first_byte.get_or_insert_with(clock::mono);
+    }
+
+    /// Whether a byte of an answer has come.
+    #[must_use]
+    pub const fn has_answer(&self) -> bool {
+        self.first_byte.is_some()
+    }
+
+    /// Whether the watch over it has fired.
+    #[must_use]
+    pub fn timed_out(&self) -> bool {
+        self.watch.as_ref().is_some_and(|watch| watch.has_fired())
+    }
+
+    /// Records how it ended; only the first call counts.
+    pub fn end(&mut self, ending: Ending) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        let now = clock::mono();
+        let verdict = ending.verdict();
+        let cells = self.in_flight.cells();
+        let latency = self.first_byte.unwrap_or(now).since(self.started).as_secs_f32() * 1e6;
+        match verdict {
+            Verdict::Success => cells.load.observe(latency, now),
+            Verdict::Failure => cells.load.observe(latency.max(FAILURE_MICROS), now),
+            Verdict::Neutral => {}
+        }
+        if ending == Ending::ConnectFailed {
+            cells.address.failed(self.address, self.upstream.addresses.len());
+        }
+        let changed = cells.breaker.record(verdict, &self.service.policy.breaker, now, random());
+        if let Some(transition) = changed {
+            self.service.x.breaker_changed(transition);
+            let (service, instance, to) = (&self.service.name, &self.upstream.facts.id, transition.to.as_str());
+            tracing::warn!(%service, %instance, to, "circuit breaker changed");
+        }
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.end(Ending::Ours);
+    }
+}

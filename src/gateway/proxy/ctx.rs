@@ -1,0 +1,63 @@
+//! What a request carries through its phases.
+
+use super::attempt::Attempt;
+use super::client::Client;
+use crate::upstream::Service;
+use http::HeaderValue;
+use std::sync::Arc;
+use vertice_core::balance::Tried;
+use vertice_core::policy::Timeouts;
+use vertice_core::reason::Reason;
+use vertice_core::route::StaticRoute;
+use vertice_core::time::Now;
+
+/// The state of one request.
+#[derive(Debug)]
+pub struct Ctx {
+    /// When its head had arrived.
+    pub started: Now,
+    /// Who sent it.
+    pub client: Option<Client>,
+    /// Its id.
+    pub request_id: HeaderValue,
+    /// Where it goes, once that is known.
+    pub forward: Option<Forward>,
+    /// Why the gateway answered itself, if it did.
+    pub reason: Option<Reason>,
+    /// Bytes of the request's body so far.
+    pub body_bytes: u64,
+}
+
+/// A request on its way to a service.
+#[derive(Debug)]
+pub struct Forward {
+    /// The service as it was when the request came, or at the last retry.
+    pub service: Arc<Service>,
+    /// The configured route, if any.
+    pub route: Option<Arc<StaticRoute>>,
+    /// What of the target is passed on begins here.
+    pub rest_at: usize,
+    /// How long we wait.
+    pub timeouts: Timeouts,
+    /// Whether it asks for an upgrade.
+    pub is_upgrade: bool,
+    /// Whom it was sent to so far.
+    pub tried: Tried,
+    /// The attempt that comes next.
+    pub next: Option<Attempt>,
+    /// The attempt under way.
+    pub attempt: Option<Attempt>,
+    /// A dead pooled connection has been replaced once.
+    pub stale_retried: bool,
+    /// The whole request has been handed to the instance.
+    pub request_sent: bool,
+}
+
+impl Ctx {
+    /// A request that has just arrived.
+    #[must_use]
+    pub fn new(started: Now) -> Self {
+        let request_id = HeaderValue::from_static("-");
+        Self { started, client: None, request_id, forward: None, reason: None, body_bytes: 0 }
+    }
+}

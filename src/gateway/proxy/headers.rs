@@ -1,0 +1,98 @@
+//! Header rules that are not about the client's address.
+
+use crate::clock;
+use http::{HeaderMap, HeaderValue};
+use std::cell::Cell;
+use vertice_core::seed;
+
+/// Longer request ids are replaced by one of ours.
+const REQUEST_ID_MAX: usize = 128;
+
+/// The client's request id when it is well-formed (at most 128 letters, digits, `.`, `_`, `-`), else a new one.
+#[must_use]
+pub fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let well_formed = |value: &&HeaderValue| {
+        let bytes = value.as_bytes();
+        (1..=REQUEST_ID_MAX).contains(&bytes.len()) && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(b))
+    };
+    headers.get("x-request-id").filter(well_formed).cloned().unwrap_or_else(new_request_id)
+}
+
+/// A new request id: 128 random bits in hex.
+#[must_use]
+pub fn new_request_id() -> HeaderValue {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let bits = u128::from(random()) << 64 | u128::from(random());
+    let digits: [u8; 32] = std::array::from_fn(|at| HEX[(bits >> (at * 4) & 15) as usize]);
+    HeaderValue::from_bytes(&digits).unwrap_or(HeaderValue::from_static("-"))
+}
+
+/// A random number: for ids, picks and jitter, not for secrets.
+#[must_use]
+pub fn random() -> u64 {
+    thread_local! {
+        static STATE: Cell<u64> = Cell::new(first_state());
+    }
+    STATE.with(|state| {
+        let next = state.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
+        state.set(next);
+        seed::mix(next)
+    })
+}
+
+/// Differs between threads (by the standard library's own random keys) and between starts.
+fn first_state() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(clock::mono().nanos())
+}
+
+/// Fields of an answer that concern only the connection to the instance (RFC 9110 §7.6.1); `Connection` itself and
+/// `Transfer-Encoding` are Pingora's business.
+#[must_use]
+pub fn hop_by_hop(headers: &HeaderMap) -> Vec<http::HeaderName> {
+    const ALWAYS: [&str; 4] = ["keep-alive", "proxy-connection", "proxy-authenticate", "te"];
+    let mut names: Vec<http::HeaderName> =
+        ALWAYS.iter().filter(|name| headers.contains_key(**name)).map(|name| http::HeaderName::from_static(name)).collect();
+    for field in headers.get_all(http::header::CONNECTION) {
+        let tokens = field.to_str().unwrap_or_default().split(',').map(str::trim);
+        let nominated = tokens.filter_map(|token| http::HeaderName::from_bytes(token.as_bytes()).ok());
+        names.extend(nominated.filter(|name| is_nominable(name) && headers.contains_key(name)));
+    }
+    names
+}
+
+/// An answer cannot nominate away what frames or upgrades it.
+fn is_nominable(name: &http::HeaderName) -> bool {
+    use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
+    ![CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE].contains(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_kept_only_when_well_formed() {
+        let with = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-request-id", HeaderValue::from_str(value).unwrap());
+            request_id(&headers)
+        };
+        assert_eq!(with("abc-1.2_3"), "abc-1.2_3");
+        for bad in ["", "a b", "a\"b", &"x".repeat(129)] {
+            let made = with(bad);
+            assert_eq!(made.len(), 32, "{bad}");
+        }
+        assert_ne!(new_request_id(), new_request_id());
+    }
+
+    #[test]
+    fn nominated_fields_go_framing_stays() {
+        let mut headers = HeaderMap::new();
+        headers.insert("connection", HeaderValue::from_static("x-hop, content-length, close"));
+        headers.insert("x-hop", HeaderValue::from_static("1"));
+        headers.insert("content-length", HeaderValue::from_static("1"));
+        headers.insert("keep-alive", HeaderValue::from_static("timeout=5"));
+        assert_eq!(hop_by_hop(&headers), ["keep-alive", "x-hop"]);
+    }
+}

@@ -1,0 +1,12 @@
+//! The data plane's decisions, shared by every lane that moves bytes.
+//!
+//! **Invariant:** this room sees the core, telemetry, the clock, what hangs on instances, and the snapshot. It knows no
+//! registrar, store, configuration or control plane, and no Pingora session: a lane asks it and moves the bytes.
+
+pub mod admit;
+pub mod attempt;
+pub mod client;
+pub mod ctx;
+pub mod fail;
+pub mod headers;
+pub mod watch;

@@ -1,0 +1,121 @@
+//! Watches over silent instances.
+//!
+//! Pingora has one read timeout for an answer's head, its body and a tunnel, and it runs while the client is still
+//! uploading. We promise more: the first byte within its own bound once the request has been sent, later bytes within
+//! another, the whole request within a third, and no blame for an instance whose client stalls. So each attempt carries a
+//! [`Watch`]: a moment by which something must have happened, moved forward by a plain store whenever it does. A sweeper
+//! looks at all watches now and then, and shuts the socket down where the moment has passed; the lane then sees a broken
+//! connection and finds [`Watch::has_fired`].
+
+use parking_lot::Mutex;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{BorrowedFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use vertice_core::time::Moment;
+
+/// How often the sweeper looks: timeouts are late by at most this.
+pub const SWEEP: Duration = Duration::from_millis(50);
+
+/// One attempt's deadline.
+#[derive(Debug)]
+pub struct Watch {
+    /// A duplicate of the connection's socket: shutting it down can never hit another connection, even when the lane has
+    /// closed its own descriptor and the number was given away again.
+    socket: TcpStream,
+    due_ms: AtomicU64,
+    fired: AtomicBool,
+}
+
+impl Watch {
+    /// Something must happen by then.
+    pub fn expect_by(&self, due: Moment) {
+        self.due_ms.store(due.millis(), Ordering::Relaxed);
+    }
+
+    /// Nothing is expected of the instance for now.
+    pub fn pause(&self) {
+        self.due_ms.store(u64::MAX, Ordering::Relaxed);
+    }
+
+    /// Whether the connection was shut down because nothing happened.
+    #[must_use]
+    pub fn has_fired(&self) -> bool {
+        self.fired.load(Ordering::Acquire)
+    }
+
+    fn check(&self, now: Moment) {
+        if now.millis() >= self.due_ms.load(Ordering::Relaxed) && !self.fired.swap(true, Ordering::AcqRel) {
+            // It may be closed already, which is as good.
+            let _ = self.socket.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+const SHARDS: usize = 16;
+
+/// All watches. An attempt that is over drops its watch; the sweeper forgets it at its next round, so the lists are bounded
+/// by the requests in flight and those finished since.
+#[derive(Debug, Default)]
+pub struct Watchdog {
+    shards: [Mutex<Vec<Weak<Watch>>>; SHARDS],
+    next: AtomicUsize,
+}
+
+impl Watchdog {
+    /// Watches over the connection behind `fd`, which must be open during the call. `None` when no descriptor is left.
+    #[must_use]
+    pub fn watch(&self, fd: RawFd, due: Moment) -> Option<Arc<Watch>> {
+        #[expect(unsafe_code, reason = "Pingora lends the descriptor for the duration of the call; it is duplicated at once")]
+        // SAFETY: the caller has the descriptor from `connected_to_upstream`, which holds the connection while it runs.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+        let socket = TcpStream::from(borrowed.try_clone_to_owned().ok()?);
+        let watch = Arc::new(Watch { socket, due_ms: AtomicU64::new(due.millis()), fired: AtomicBool::new(false) });
+        let shard = self.next.fetch_add(1, Ordering::Relaxed) % SHARDS;
+        self.shards[shard].lock().push(Arc::downgrade(&watch));
+        Some(watch)
+    }
+
+    /// Looks at every watch once.
+    pub fn sweep(&self, now: Moment) {
+        for shard in &self.shards {
+            shard.lock().retain(|watch| {
+                watch.upgrade().is_some_and(|watch| {
+                    watch.check(now);
+                    true
+                })
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::net::TcpListener;
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn a_silent_connection_is_shut_down_and_a_lively_one_is_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut silent = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let lively = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let dog = Watchdog::default();
+        let watch = |stream: &TcpStream| dog.watch(stream.as_raw_fd(), Moment::from_millis(100)).unwrap();
+        let (silent_watch, lively_watch) = (watch(&silent), watch(&lively));
+        dog.sweep(Moment::from_millis(99));
+        assert!(!silent_watch.has_fired());
+        lively_watch.expect_by(Moment::from_millis(500));
+        dog.sweep(Moment::from_millis(100));
+        assert!(silent_watch.has_fired() && !lively_watch.has_fired());
+        assert_eq!(silent.read(&mut [0; 1]).unwrap(), 0);
+        lively_watch.pause();
+        dog.sweep(Moment::from_millis(1_000_000));
+        assert!(!lively_watch.has_fired());
+        drop((silent_watch, lively_watch));
+        dog.sweep(Moment::ZERO);
+        assert!(dog.shards.iter().all(|shard| shard.lock().is_empty()));
+    }
+}

@@ -1,0 +1,191 @@
+//! The one writer: every change of the registry and of the routing table passes through here.
+//!
+//! **Invariant:** the registrar never waits for anything but its queue and its next deadline. It drains the queue, applies
+//! everything, publishes once, and leaves what must be stored in the [`Outbox`](outbox::Outbox). So a registration is
+//! routable before its 201, a storm costs one publish per batch, and a slow store delays nobody's heartbeat.
+
+pub mod outbox;
+mod publish;
+
+use crate::clock;
+use crate::resolve::Resolver;
+use crate::telemetry::{event, metrics::Metrics};
+use crate::upstream::{Hung, Table};
+use outbox::Outbox;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+use vertice_core::command::{Command, Effect, Refused, Reply};
+use vertice_core::registry::Registry;
+use vertice_core::time::{Moment, Now};
+
+/// So many commands are applied before the table is published.
+const BATCH: usize = 1024;
+
+/// A command on its way.
+struct Envelope {
+    command: Command,
+    now: Now,
+    reply: Option<oneshot::Sender<Result<Applied, Refused>>>,
+}
+
+/// A command that was carried out.
+#[derive(Debug)]
+pub struct Applied {
+    /// What it came to. Whoever reads the table from now on sees it.
+    pub reply: Reply,
+    /// Becomes `true` when it is in the store; `None` when nothing had to be stored.
+    pub stored: Option<oneshot::Receiver<bool>>,
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, PartialEq, Eq)]
+pub enum AskError {
+    /// The registry refused it.
+    Refused(Refused),
+    /// The queue is full, or the registrar is gone.
+    Busy,
+}
+
+/// Asks the registrar. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    queue: mpsc::Sender<Envelope>,
+    metrics: Arc<Metrics>,
+}
+
+impl Handle {
+    /// Has a command carried out and waits for what came of it.
+    ///
+    /// # Errors
+    /// [`AskError`]; then nothing has changed.
+    pub async fn ask(&self, command: Command) -> Result<Applied, AskError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(command, Some(reply))?;
+        answer.await.map_err(|_| AskError::Busy)?.map_err(AskError::Refused)
+    }
+
+    /// Has a command carried out some time soon.
+    ///
+    /// # Errors
+    /// [`AskError::Busy`].
+    pub fn tell(&self, command: Command) -> Result<(), AskError> {
+        self.send(command, None)
+    }
+
+    fn send(&self, command: Command, reply: Option<oneshot::Sender<Result<Applied, Refused>>>) -> Result<(), AskError> {
+        let envelope = Envelope { command, now: clock::now(), reply };
+        self.queue.try_send(envelope).map_err(|_| {
+            self.metrics.limit_hit("registrar_queue");
+            AskError::Busy
+        })
+    }
+}
+
+/// The registrar before and while it runs.
+pub struct Registrar {
+    registry: Registry,
+    table: Arc<Table>,
+    hung: Hung,
+    outbox: Arc<Outbox>,
+    resolver: Arc<Resolver>,
+    queue: mpsc::Receiver<Envelope>,
+}
+
+impl Registrar {
+    /// A registrar over `registry`, and the handle to ask it. `queue` is how many commands may wait.
+    #[must_use]
+    pub fn new(
+        registry: Registry,
+        table: Arc<Table>,
+        hung: Hung,
+        outbox: Arc<Outbox>,
+        resolver: Arc<Resolver>,
+        queue: usize,
+    ) -> (Self, Handle) {
+        let (sender, receiver) = mpsc::channel(queue.max(1));
+        let handle = Handle { queue: sender, metrics: hung.metrics.clone() };
+        (Self { registry, table, hung, outbox, resolver, queue: receiver }, handle)
+    }
+
+    /// Carries out commands at once, before anything else runs: how the state is restored at start-up.
+    pub fn restore(&mut self, commands: impl Iterator<Item = Command>) {
+        for command in commands {
+            if let Err(refused) = self.registry.apply(command, clock::now()) {
+                tracing::warn!(?refused, "a stored registration was refused");
+            }
+        }
+        self.settle(Vec::new());
+    }
+
+    /// Runs until the last handle is gone, or `stop` completes.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) {
+        tokio::pin!(stop);
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            let deadline = self.registry.next_deadline().unwrap_or(clock::mono().plus(std::time::Duration::from_secs(60)));
+            tokio::select! {
+                biased;
+                () = &mut stop => break,
+                count = self.queue.recv_many(&mut batch, BATCH) => if count == 0 { break },
+                () = tokio::time::sleep_until(clock::timer(deadline)) => {}
+            }
+            self.hung.metrics.registrar_queue.set(i64::try_from(self.queue.len()).unwrap_or(i64::MAX));
+            self.work(&mut batch);
+        }
+    }
+
+    fn work(&mut self, batch: &mut Vec<Envelope>) {
+        let mut open = Vec::with_capacity(batch.len());
+        for Envelope { command, now, reply } in batch.drain(..) {
+            // Leases are judged by when a heartbeat arrived, not by when its turn came.
+            let result = self.registry.apply(command, now);
+            open.push(Open { reply, result, since: now.mono });
+        }
+        self.registry.expire(clock::mono());
+        self.settle(open);
+    }
+
+    /// Publishes what changed, then passes on effects and replies.
+    fn settle(&mut self, open: Vec<Open>) {
+        let is_news = publish::publish(&self.table, &mut self.registry, &self.hung);
+        let visible = clock::mono();
+        let mut writes = Vec::new();
+        for effect in self.registry.drain() {
+            match effect {
+                Effect::Tell(news) => event::tell(&self.hung.metrics, &news),
+                Effect::WantName(host) => self.resolver.want(host),
+                Effect::DropName(host) => self.resolver.forget(&host),
+                Effect::Persist(facts) => writes.push(outbox::Write::Put(facts)),
+                Effect::Forget { service, id } => writes.push(outbox::Write::Delete { service, id }),
+            }
+        }
+        let stores = !writes.is_empty();
+        let mut waiting = Vec::new();
+        for Open { reply, result, since } in open {
+            if is_news && matches!(result, Ok(Reply::Registered { .. } | Reply::Deregistered(_))) {
+                self.hung.metrics.propagation_local.observe(visible.since(since).as_secs_f64());
+            }
+            let Some(reply) = reply else { continue };
+            let answer = result.map(|result| {
+                let stored = (stores && !matches!(result, Reply::Renewed(_))).then(oneshot::channel);
+                let stored = stored.map(|(sender, receiver)| {
+                    waiting.push(sender);
+                    receiver
+                });
+                Applied { reply: result, stored }
+            });
+            // A client that no longer waits has still been served.
+            let _ = reply.send(answer);
+        }
+        if stores {
+            self.outbox.put(writes, waiting);
+        }
+    }
+}
+
+/// A command that was carried out and waits for its reply.
+struct Open {
+    reply: Option<oneshot::Sender<Result<Applied, Refused>>>,
+    result: Result<Reply, Refused>,
+    since: Moment,
+}

@@ -1,0 +1,41 @@
+//! The one door to the routing table.
+
+use crate::clock;
+use crate::upstream::{Hung, Service, Table};
+use std::sync::Arc;
+use vertice_core::name::ServiceName;
+use vertice_core::registry::Registry;
+
+/// Publishes every service that changed; tells whether there was any.
+///
+/// The retired table is dropped here, by the registrar, so that no worker pays for it.
+pub(super) fn publish(table: &Table, registry: &mut Registry, hung: &Hung) -> bool {
+    let changed = registry.take_changed();
+    if changed.is_empty() {
+        return false;
+    }
+    let started = clock::mono();
+    let old = table.load_full();
+    let mut gone = Vec::new();
+    let build = |name: &ServiceName| {
+        let before = old.get(name.as_str());
+        let after = registry.build(name, before, hung).map(Arc::new);
+        match (&after, before) {
+            (Some(service), _) => service.x.set_instances(service.instances.len(), service.usable.len()),
+            (None, Some(service)) => gone.push(service.clone()),
+            (None, None) => {}
+        }
+        (name.clone(), after)
+    };
+    let changes: Vec<(ServiceName, Option<Arc<Service>>)> = changed.iter().map(build).collect();
+    let new = old.with(registry.generation(), changes);
+    registry.published(&changed);
+    let metrics = &hung.metrics;
+    metrics.generation.set(i64::try_from(new.generation()).unwrap_or(i64::MAX));
+    metrics.active_services.set(i64::try_from(registry.service_count()).unwrap_or(i64::MAX));
+    metrics.active_instances.set(i64::try_from(registry.instance_count()).unwrap_or(i64::MAX));
+    table.store(Arc::new(new));
+    gone.iter().for_each(|service| service.x.remove());
+    metrics.publish_duration.observe(clock::mono().since(started).as_secs_f64());
+    true
+}

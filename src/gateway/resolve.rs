@@ -1,0 +1,298 @@
+//! Names of instances, resolved off the request path.
+//!
+//! Each name is looked up when it is first used, again at once when an instance under it refuses a connection (at most once
+//! a second), and periodically. Look-ups are spread so that there are at most about 100 a second and never more than the
+//! configured number at once. An answer is only ever replaced by another answer: a name that stops resolving keeps the last
+//! good one.
+
+use crate::clock;
+use crate::registrar::Handle;
+use crate::telemetry::metrics::Metrics;
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{NameServerConfig, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, Semaphore, watch};
+use vertice_core::command::Command;
+use vertice_core::time::Moment;
+
+/// A name that no instance uses is forgotten after this.
+const UNUSED_KEPT: Duration = Duration::from_secs(10);
+/// More names than this are not looked up on behalf of registrations that have not succeeded yet.
+const NAMES_MAX: usize = 100_000;
+
+/// How look-ups are made.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Whom to ask; the system's resolvers when empty.
+    pub servers: Vec<SocketAddr>,
+    /// How often each name is looked up again.
+    pub refresh: Duration,
+    /// How long one look-up may take.
+    pub timeout: Duration,
+    /// How many look-ups may be under way.
+    pub concurrency: usize,
+}
+
+/// What is known about one name.
+#[derive(Clone, Debug)]
+struct Known {
+    addresses: Vec<IpAddr>,
+    /// Why the last look-up failed.
+    error: Option<String>,
+    due: Moment,
+    started: Option<Moment>,
+    in_flight: bool,
+    /// An instance uses it. A name that only a registration in progress asked for is dropped again soon.
+    used: bool,
+}
+
+/// One name as status shows it.
+#[derive(Clone, Debug)]
+pub struct NameState {
+    /// The name.
+    pub host: Arc<str>,
+    /// The last good answer.
+    pub addresses: Vec<IpAddr>,
+    /// Why the last look-up failed, if it did.
+    pub error: Option<String>,
+}
+
+/// The names in use. Locked for moments only, and never by the data plane but after a failed connection.
+pub struct Resolver {
+    settings: Settings,
+    names: Mutex<HashMap<Arc<str>, Known>>,
+    /// Something is due earlier than the driver thinks.
+    wake: Notify,
+    /// Counts up with every answer, for those who wait for one.
+    answers: watch::Sender<u64>,
+    metrics: Arc<Metrics>,
+}
+
+impl Resolver {
+    /// A resolver that knows no names.
+    #[must_use]
+    pub fn new(settings: Settings, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self { settings, names: Mutex::default(), wake: Notify::new(), answers: watch::channel(0).0, metrics })
+    }
+
+    /// Resolve this name from now on.
+    pub fn want(&self, host: Arc<str>) {
+        self.add(host, true);
+    }
+
+    fn add(&self, host: Arc<str>, used: bool) {
+        let now = clock::mono();
+        let mut names = self.names.lock();
+        if !used && names.len() >= NAMES_MAX && !names.contains_key(&host) {
+            return self.metrics.limit_hit("dns_names");
+        }
+        let fresh = Known { addresses: Vec::new(), error: None, due: now, started: None, in_flight: false, used };
+        names.entry(host).or_insert(fresh).used |= used;
+        drop(names);
+        self.wake.notify_one();
+    }
+
+    /// Nobody needs this name any more.
+    pub fn forget(&self, host: &str) {
+        self.names.lock().remove(host);
+    }
+
+    /// An instance under this name could not be reached: look again, at most once a second.
+    pub fn nudge(&self, host: &str) {
+        let now = clock::mono();
+        if let Some(known) = self.names.lock().get_mut(host) {
+            let earliest = known.started.map_or(now, |started| started.plus(Duration::from_secs(1)));
+            known.due = known.due.min(earliest.max(now));
+        }
+        self.wake.notify_one();
+    }
+
+    /// The addresses of `host`: at once when it is known, else as soon as it has resolved, else `None` after `wait`.
+    pub async fn addresses(&self, host: &Arc<str>, wait: Duration) -> Option<Vec<IpAddr>> {
+        let mut answers = self.answers.subscribe();
+        let known = |resolver: &Self| {
+            let names = resolver.names.lock();
+            names.get(host).map(|known| known.addresses.clone()).filter(|addresses| !addresses.is_empty())
+        };
+        if let Some(addresses) = known(self) {
+            return Some(addresses);
+        }
+        self.add(host.clone(), false);
+        let resolved = async {
+            loop {
+                if let Some(addresses) = known(self) {
+                    return Some(addresses);
+                }
+                answers.changed().await.ok()?;
+            }
+        };
+        tokio::time::timeout(wait, resolved).await.ok().flatten()
+    }
+
+    /// Every name, for status.
+    #[must_use]
+    pub fn states(&self) -> Vec<NameState> {
+        let names = self.names.lock();
+        let mut states: Vec<_> = names
+            .iter()
+            .map(|(host, known)| NameState {
+                host: host.clone(),
+                addresses: known.addresses.clone(),
+                error: known.error.clone(),
+            })
+            .collect();
+        states.sort_by(|a, b| a.host.cmp(&b.host));
+        states
+    }
+
+    /// Looks names up until the future is dropped, and tells the registrar each answer.
+    pub async fn run(self: Arc<Self>, registrar: Handle) {
+        let client = match client(&self.settings) {
+            Ok(client) => Arc::new(client),
+            Err(error) => {
+                tracing::error!(%error, "failed to set up name resolution: names will not resolve");
+                return;
+            }
+        };
+        let slots = Arc::new(Semaphore::new(self.settings.concurrency.max(1)));
+        loop {
+            let next = self.start_due(&client, &slots, &registrar).await;
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep_until(clock::timer(next)) => {}
+            }
+        }
+    }
+
+    /// Starts the look-ups that are due; tells when the next one is.
+    async fn start_due(self: &Arc<Self>, client: &Arc<TokioResolver>, slots: &Arc<Semaphore>, registrar: &Handle) -> Moment {
+        for host in self.take_due() {
+            if slots.available_permits() == 0 {
+                self.metrics.limit_hit("dns_concurrency");
+            }
+            let Ok(slot) = slots.clone().acquire_owned().await else { break };
+            let (resolver, client, registrar) = (self.clone(), client.clone(), registrar.clone());
+            tokio::spawn(async move {
+                resolver.look_up(&host, &client, &registrar).await;
+                drop(slot);
+            });
+        }
+        let names = self.names.lock();
+        let far = clock::mono().plus(Duration::from_secs(3600));
+        names.values().filter(|known| !known.in_flight).map(|known| known.due).min().unwrap_or(far)
+    }
+
+    fn take_due(&self) -> Vec<Arc<str>> {
+        let now = clock::mono();
+        let mut names = self.names.lock();
+        let is_stale = |known: &Known| !known.used && known.started.is_some_and(|started| now.since(started) > UNUSED_KEPT);
+        names.retain(|_, known| !is_stale(known));
+        self.metrics.dns_names.with_label_values(&["used"]).set(i64::try_from(names.len()).unwrap_or(i64::MAX));
+        let unresolved = names.values().filter(|known| known.addresses.is_empty()).count();
+        self.metrics.dns_names.with_label_values(&["unresolved"]).set(i64::try_from(unresolved).unwrap_or(i64::MAX));
+        let due = names.iter_mut().filter(|(_, known)| known.due <= now && !known.in_flight);
+        due.map(|(host, known)| {
+            known.in_flight = true;
+            known.started = Some(now);
+            host.clone()
+        })
+        .collect()
+    }
+
+    async fn look_up(&self, host: &Arc<str>, client: &TokioResolver, registrar: &Handle) {
+        self.metrics.dns_in_flight.inc();
+        let result = tokio::time::timeout(self.settings.timeout, lookup(client, host)).await;
+        self.metrics.dns_in_flight.dec();
+        let result = result.unwrap_or_else(|_| Err(format!("no answer within {:?}", self.settings.timeout)));
+        self.metrics.dns_lookups.with_label_values(&[if result.is_ok() { "ok" } else { "failed" }]).inc();
+        if let Ok(addresses) = &result {
+            let command = Command::Resolved { host: host.clone(), addresses: addresses.clone() };
+            // When the registrar is busy the next look-up tells it again: answers are compared there.
+            let _ = registrar.tell(command);
+        }
+        self.note(host, result);
+        self.answers.send_modify(|count| *count += 1);
+        self.wake.notify_one();
+    }
+
+    fn note(&self, host: &str, result: Result<Vec<IpAddr>, String>) {
+        let mut names = self.names.lock();
+        let refresh = stretched(self.settings.refresh, names.len());
+        let Some(known) = names.get_mut(host) else { return };
+        known.in_flight = false;
+        // A name that does not resolve yet is what somebody is waiting for.
+        let pause = if known.addresses.is_empty() && result.is_err() { refresh.min(Duration::from_secs(1)) } else { refresh };
+        known.due = clock::mono().plus(pause);
+        match result {
+            Ok(addresses) => {
+                known.addresses = addresses;
+                known.error = None;
+            }
+            Err(error) => {
+                if known.error.is_none() {
+                    tracing::warn!(host, %error, "name does not resolve");
+                }
+                known.error = Some(error);
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Resolver").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// The pause between look-ups of one name, so that `names` names make at most 100 look-ups a second.
+fn stretched(refresh: Duration, names: usize) -> Duration {
+    let names = u32::try_from(names).unwrap_or(u32::MAX);
+    refresh.max(Duration::from_millis(10) * names)
+}
+
+fn client(settings: &Settings) -> Result<TokioResolver, hickory_resolver::net::NetError> {
+    let mut builder = if settings.servers.is_empty() {
+        TokioResolver::builder_tokio()?
+    } else {
+        let servers = settings.servers.iter().map(|server| {
+            let mut config = NameServerConfig::udp_and_tcp(server.ip());
+            config.connections.iter_mut().for_each(|connection| connection.port = server.port());
+            config
+        });
+        let config = ResolverConfig::from_parts(None, Vec::new(), servers.collect());
+        TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+    };
+    let options = builder.options_mut();
+    // A changed address must be seen at the next look-up, whatever its time to live says.
+    options.cache_size = 0;
+    options.timeout = settings.timeout / 2;
+    options.attempts = 2;
+    builder.build()
+}
+
+async fn lookup(client: &TokioResolver, host: &str) -> Result<Vec<IpAddr>, String> {
+    let answer = client.lookup_ip(host).await.map_err(|error| error.to_string())?;
+    let mut addresses: Vec<IpAddr> = answer.iter().collect();
+    // Servers rotate their answers; order decides nothing here, and the same set must look the same.
+    addresses.sort_unstable();
+    addresses.dedup();
+    if addresses.is_empty() { Err("the answer has no address".into()) } else { Ok(addresses) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn look_ups_are_spread_beyond_five_hundred_names() {
+        let refresh = Duration::from_secs(5);
+        assert_eq!(stretched(refresh, 1), refresh);
+        assert_eq!(stretched(refresh, 500), refresh);
+        assert_eq!(stretched(refresh, 10_000), Duration::from_secs(100));
+    }
+}

@@ -1,0 +1,417 @@
+//! Wiring, and only wiring: who knows whom, in which order things start and end.
+
+use crate::accept::{AcceptApp, AcceptService, AcceptSettings, BindError, Drain, DrainSignal, DrainTimes, HeadLimits, service};
+use crate::clock;
+use crate::config::{AccessLog as AccessSetting, Config, StoreKind, Token};
+use crate::control::{Access, Control, HealthCache, Role, Settings, TokenCheck};
+use crate::edge::{self, Edge, Observer, Shared};
+use crate::listeners::{Addresses, Listeners};
+use crate::probe::Prober;
+use crate::proxy::admit::Routing;
+use crate::proxy::headers::random;
+use crate::proxy::watch::SWEEP;
+use crate::registrar::outbox::Outbox;
+use crate::registrar::{Handle, Registrar};
+use crate::resolve::{self, Resolver};
+use crate::store::{self, Keeper, Memory, Store, StoreError, StoreState, codec};
+use crate::telemetry::access::AccessLog;
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::{Hung, Table};
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use pingora::proxy::{HttpProxy, http_proxy};
+use pingora::server::configuration::ServerConf;
+use pingora::server::{RunArgs, Server, ShutdownWatch};
+use pingora::services::background::{BackgroundService, background_service};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use vertice_core::command::{Command, Limits, Policies};
+use vertice_core::endpoint::{Endpoint, Guard, Network};
+use vertice_core::name::ServiceName;
+use vertice_core::registry::Registry;
+use vertice_core::table::{Facts, Snapshot};
+
+/// No request waits longer for the store.
+const STORE_WAIT: Duration = Duration::from_millis(250);
+/// How often the host's own addresses are looked at again.
+const OWN_ADDRESSES_EVERY: Duration = Duration::from_secs(5);
+
+/// Why the gateway could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener could not be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The metrics are inconsistent: a defect.
+    #[error("failed to set up metrics: {0}")]
+    Metrics(#[from] crate::telemetry::metrics::MetricsError),
+    /// The operating system refused a thread or a file.
+    #[error("failed to start: {0}")]
+    Os(#[from] std::io::Error),
+}
+
+/// A gateway that is ready to run: listeners bound, state restored, table published.
+pub struct Gateway {
+    config: Config,
+    listeners: Listeners,
+    addresses: Addresses,
+    drain: Arc<Drain>,
+    shared: Arc<Shared>,
+    registrar: Registrar,
+    handle: Handle,
+    keeper: Keeper,
+    guard: Arc<ArcSwap<Guard>>,
+}
+
+impl Gateway {
+    /// Binds, opens the store, restores what it holds, and publishes it. Nothing accepts yet.
+    ///
+    /// # Errors
+    /// [`StartError`]. A store that cannot be had is none: the gateway starts empty and says so.
+    pub fn prepare(config: Config) -> Result<Self, StartError> {
+        let started = clock::now();
+        let listeners = Listeners::bind(&config.gateway.listen, &config.registry.listen)?;
+        let addresses = listeners.addresses();
+        let metrics = Arc::new(Metrics::new()?);
+        count_panics(&metrics);
+        let access = match config.log.access {
+            AccessSetting::Json => AccessLog::start(metrics.clone())?,
+            AccessSetting::Off => AccessLog::off(metrics.clone()),
+        };
+        let opened = open_store(&config);
+        let (outbox, state) = (Arc::<Outbox>::default(), Arc::new(opened.state));
+        let keeper = Keeper::new(opened.store, outbox.clone(), state.clone(), metrics.clone());
+        let resolver = Resolver::new(
+            resolve::Settings {
+                servers: config.dns.servers.clone(),
+                refresh: config.dns.refresh,
+                timeout: config.dns.timeout,
+                concurrency: config.dns.concurrency,
+            },
+            metrics.clone(),
+        );
+        let table = Arc::new(Table::from_pointee(Snapshot::empty(random())));
+        let hung =
+            Hung { metrics: metrics.clone(), keepalive: config.upstream_keepalive, write_stall: config.limits.write_stall };
+        let registry = Registry::new(limits(&config), config.lease.ttl);
+        let queue = config.limits.registry_queue;
+        let (mut registrar, handle) = Registrar::new(registry, table.clone(), hung, outbox, resolver.clone(), queue);
+        let guard = guard(&config, &addresses);
+        registrar.restore(initial_commands(&config, &guard, opened.facts));
+        let guard = Arc::new(ArcSwap::from_pointee(guard));
+        let drain = Arc::<Drain>::default();
+        let control = Control {
+            settings: control_settings(&config),
+            access: access_rules(&config),
+            guard: guard.clone(),
+            registrar: handle.clone(),
+            table: table.clone(),
+            resolver,
+            store: state,
+            health_cache: HealthCache::new(config.health.cache_ttl, config.limits.health_cache),
+            prober: Prober::new(config.health.timeout),
+            metrics: metrics.clone(),
+            is_draining: {
+                let drain = drain.clone();
+                Box::new(move || drain.is_draining())
+            },
+            started,
+        };
+        let routing = Routing::new(config.routes.clone(), config.routing.aliases.clone(), random());
+        let shared = Arc::new(Shared {
+            settings: edge_settings(&config),
+            control: Arc::new(control),
+            table,
+            routing,
+            watchdog: Arc::default(),
+            metrics,
+            access,
+        });
+        Ok(Self { config, listeners, addresses, drain, shared, registrar, handle, keeper, guard })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Ends it in good order, from anywhere.
+    #[must_use]
+    pub fn drain(&self) -> Arc<Drain> {
+        self.drain.clone()
+    }
+
+    /// Serves until a signal or the drain ends it.
+    ///
+    /// # Errors
+    /// When a thread cannot be started, or the port file not written.
+    pub fn run(self) -> Result<(), StartError> {
+        let Self { config, listeners, addresses, drain, shared, registrar, handle, keeper, guard } = self;
+        let mut server = Server::new_with_opt_and_conf(None, server_conf(&config));
+        server.bootstrap();
+
+        let stop = Arc::new(AtomicBool::new(false));
+        let keeper = std::thread::Builder::new().name("store".into()).spawn({
+            let stop = stop.clone();
+            move || keeper.run(&stop)
+        })?;
+        server.add_service(background_service("registrar", RegistrarService(Mutex::new(Some(registrar)))));
+        let housekeeper = Housekeeper {
+            shared: shared.clone(),
+            handle: handle.clone(),
+            guard,
+            config: config.clone(),
+            addresses: addresses.clone(),
+        };
+        server.add_service(background_service("housekeeper", housekeeper));
+        for (role, bound) in [(Role::Gateway, listeners.gateway), (Role::Registry, listeners.registry)] {
+            if !bound.is_empty() {
+                server.add_service(accepting(&server.configuration, &config, &shared, &drain, role, bound));
+            }
+        }
+        if let Some(path) = &config.server.port_file {
+            addresses.write(path)?;
+        }
+        tracing::info!(gateway = ?addresses.gateway, registry = ?addresses.registry, "listening");
+        let times = DrainTimes { delay: config.shutdown.delay, grace: config.shutdown.grace };
+        server.run(RunArgs { shutdown_signal: Box::new(DrainSignal::new(drain, times)) });
+
+        // The runtimes are gone, and with them whoever could still change something.
+        stop.store(true, Ordering::Release);
+        if keeper.join().is_err() {
+            tracing::error!("the store's thread panicked");
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+/// The registrar as a Pingora service, because threads started before its server are lost to a fork.
+struct RegistrarService(Mutex<Option<Registrar>>);
+
+#[async_trait]
+impl BackgroundService for RegistrarService {
+    async fn start(&self, _shutdown: ShutdownWatch) {
+        let registrar = self.0.lock().take();
+        if let Some(registrar) = registrar {
+            // It serves until its runtime ends: requests in flight during a drain still register and deregister.
+            registrar.run(std::future::pending()).await;
+        }
+    }
+}
+
+/// Names, silent instances, and the host's own addresses.
+struct Housekeeper {
+    shared: Arc<Shared>,
+    handle: Handle,
+    guard: Arc<ArcSwap<Guard>>,
+    config: Config,
+    addresses: Addresses,
+}
+
+#[async_trait]
+impl BackgroundService for Housekeeper {
+    async fn start(&self, _shutdown: ShutdownWatch) {
+        let resolver = self.shared.control.resolver.clone();
+        tokio::join!(resolver.run(self.handle.clone()), self.sweep(), self.watch_own_addresses());
+    }
+}
+
+impl Housekeeper {
+    async fn sweep(&self) {
+        let mut tick = tokio::time::interval(SWEEP);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            self.shared.watchdog.sweep(clock::mono());
+        }
+    }
+
+    async fn watch_own_addresses(&self) {
+        let mut tick = tokio::time::interval(OWN_ADDRESSES_EVERY);
+        loop {
+            tick.tick().await;
+            let now = guard(&self.config, &self.addresses);
+            if **self.guard.load() != now && self.handle.tell(Command::SetGuard(now.clone())).is_ok() {
+                self.guard.store(Arc::new(now));
+            }
+        }
+    }
+}
+
+fn accepting(
+    conf: &Arc<ServerConf>,
+    config: &Config,
+    shared: &Arc<Shared>,
+    drain: &Arc<Drain>,
+    role: Role,
+    bound: Vec<crate::accept::BoundListener>,
+) -> AcceptService<HttpProxy<Edge>> {
+    let proxy = Arc::new(http_proxy(conf, Edge::new(shared.clone(), role)));
+    let limits = &config.limits;
+    let settings = AcceptSettings {
+        limits: HeadLimits { head_bytes: limits.head_bytes, fields: limits.head_fields, uri_bytes: limits.uri_bytes },
+        head_deadline: limits.head_deadline,
+        idle_keepalive: limits.idle_keepalive,
+        connections_max: limits.connections,
+    };
+    let observer = Observer { metrics: shared.metrics.clone(), access: shared.access.clone() };
+    let app = AcceptApp::new(proxy, settings, drain.clone(), Arc::new(observer));
+    let (name, threads) = match role {
+        Role::Gateway => ("gateway", None),
+        Role::Registry => ("registry", Some(1)),
+    };
+    service(name, bound, app, threads)
+}
+
+fn server_conf(config: &Config) -> ServerConf {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = if config.gateway.workers == 0 { cores } else { config.gateway.workers };
+    ServerConf {
+        threads,
+        // Attempts are counted by the retry policy; Pingora's own limit must not be lower.
+        max_retries: vertice_core::balance::Tried::MAX * 2,
+        upstream_keepalive_pool_size: 4096_usize.div_ceil(threads),
+        grace_period_seconds: Some(0),
+        graceful_shutdown_timeout_seconds: Some(1),
+        ..ServerConf::default()
+    }
+}
+
+struct OpenedStore {
+    store: Box<dyn Store>,
+    state: StoreState,
+    facts: Vec<Facts>,
+}
+
+/// Opens the configured store. What cannot be opened is replaced by memory, loudly: known services come back with their next
+/// heartbeat, which is better than no gateway.
+fn open_store(config: &Config) -> OpenedStore {
+    if config.store.kind == StoreKind::Memory {
+        return in_memory(None, None);
+    }
+    let path = config.store.path.display().to_string();
+    let opened = match store::open(&config.store.path) {
+        Ok(opened) => opened,
+        Err(error) => {
+            let hint = match error {
+                StoreError::Locked { .. } => "another process uses it; registrations are kept in memory only",
+                _ => "registrations are kept in memory only",
+            };
+            tracing::error!(%error, hint, "store not available");
+            return in_memory(Some(path), Some(format!("{error}; {hint}")));
+        }
+    };
+    let moved = opened.moved_aside.map(|moved| {
+        let text = format!("the store was corrupt ({}) and was moved to {}; started empty", moved.cause, moved.path.display());
+        tracing::error!(%text, "store corrupt");
+        text
+    });
+    let mut unreadable = 0_usize;
+    let facts: Vec<Facts> = opened
+        .records
+        .iter()
+        .filter_map(|(_, value)| {
+            codec::decode(value)
+                .inspect_err(|error| {
+                    unreadable += 1;
+                    tracing::error!(%error, "stored record skipped");
+                })
+                .ok()
+        })
+        .collect();
+    let skipped = (unreadable > 0).then(|| format!("{unreadable} stored records could not be read and were skipped"));
+    tracing::info!(path, instances = facts.len(), "store opened");
+    let state = StoreState::new(opened.store.kind(), Some(path), opened.store.is_durable(), moved.or(skipped));
+    OpenedStore { store: opened.store, state, facts }
+}
+
+fn in_memory(path: Option<String>, trouble: Option<String>) -> OpenedStore {
+    let store = Memory::default();
+    let state = StoreState::new(store.kind(), path, store.is_durable(), trouble);
+    OpenedStore { store: Box::new(store), state, facts: Vec::new() }
+}
+
+fn initial_commands(config: &Config, guard: &Guard, facts: Vec<Facts>) -> impl Iterator<Item = Command> {
+    let policies = Policies {
+        default: config.policy,
+        services: config.services.iter().map(|(name, service)| (name.clone(), service.policy)).collect(),
+    };
+    let settings = [Command::SetGuard(guard.clone()), Command::SetPolicies(policies), Command::SetFallbacks(fallbacks(config))];
+    settings.into_iter().chain(facts.into_iter().map(|facts| Command::Restore(Box::new(facts))))
+}
+
+/// The environment comes before the configuration, as the predecessor had it.
+fn fallbacks(config: &Config) -> BTreeMap<ServiceName, Endpoint> {
+    let configured = config.services.iter().filter_map(|(name, service)| Some((name.clone(), service.url.clone()?)));
+    configured.chain(config.env_services.clone()).collect()
+}
+
+fn guard(config: &Config, addresses: &Addresses) -> Guard {
+    let allow = config.registry.endpoint_allow.iter();
+    Guard {
+        own: addresses.concrete(),
+        allow: allow.map(|network| Network { address: network.addr(), prefix_len: network.prefix_len() }).collect(),
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        services: config.limits.services,
+        instances: config.limits.instances,
+        per_service: config.limits.instances_per_service,
+    }
+}
+
+fn control_settings(config: &Config) -> Settings {
+    Settings {
+        registry_on_gateway: config.gateway.registry_api,
+        single_listener: config.gateway.listen.is_empty() || config.registry.listen.is_empty(),
+        lease_ttl: config.lease.ttl,
+        register_wait: config.dns.register_wait,
+        store_wait: STORE_WAIT,
+        redis_configured: config.store.redis.is_some(),
+        replica_id: config.server.replica_id.clone().unwrap_or_else(|| "local".to_owned()),
+        zone: config.server.zone.clone(),
+        services_max: config.limits.services,
+    }
+}
+
+fn access_rules(config: &Config) -> Access {
+    let check = |token: &Token| match token {
+        Token::Plain(secret) => TokenCheck::of_token(secret.expose()),
+        Token::Sha256(hash) => TokenCheck::of_hash(*hash),
+    };
+    Access { allow_from: config.registry.allow_from.clone(), tokens: config.registry.token.iter().map(check).collect() }
+}
+
+fn edge_settings(config: &Config) -> edge::Settings {
+    let limits = &config.limits;
+    edge::Settings {
+        trusted_proxies: config.server.trusted_proxies.clone(),
+        body_stall: limits.body_stall,
+        write_stall: limits.write_stall,
+        idle_keepalive: limits.idle_keepalive,
+        body_bytes: limits.body_bytes,
+    }
+}
+
+/// A panic in a request ends that request; here it is counted, so that somebody notices.
+fn count_panics(metrics: &Arc<Metrics>) {
+    let (metrics, before) = (metrics.clone(), std::panic::take_hook());
+    std::panic::set_hook(Box::new(move |info| {
+        metrics.panics.inc();
+        tracing::error!(panic = %info, "panic caught: this is a defect");
+        before(info);
+    }));
+}

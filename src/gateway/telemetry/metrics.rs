@@ -1,0 +1,291 @@
+//! Every metric there is, in one struct.
+
+use prometheus::core::Collector;
+use prometheus::{
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+use vertice_core::reason::Reason;
+
+/// Two families share a name, or a label is malformed: a mistake in this file.
+pub use prometheus::Error as MetricsError;
+
+/// Seconds; the last ones lie beyond every alert threshold.
+const REQUEST_BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// Seconds; registrations take tens of microseconds, and must not take longer than 250 ms.
+const REGISTRY_BUCKETS: [f64; 12] = [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.25, 1.0];
+
+/// Which listener a scrape came to, so that scraping both never doubles a sum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Data plane, health cache and process.
+    DataPlane,
+    /// Registry, store and process.
+    ControlPlane,
+    /// Everything: the other listener is off.
+    All,
+}
+
+/// The families. Handles that are used per request are resolved once, per service, in [`super::service`].
+pub struct Metrics {
+    data_plane: Registry,
+    control_plane: Registry,
+    process: Registry,
+    /// `http_requests_total{service,route,method,status}`
+    pub requests: IntCounterVec,
+    /// `http_request_duration_seconds{service}`
+    pub request_duration: HistogramVec,
+    /// `vertice_gateway_answers_total{reason}`, by the reason's place in [`Reason::ALL`]
+    answers: Vec<IntCounter>,
+    /// `vertice_upstream_retries_total{service}`
+    pub retries: IntCounterVec,
+    /// `vertice_breaker_transitions_total{service,to}`
+    pub breaker_transitions: IntCounterVec,
+    /// `vertice_service_instances{service,state}`
+    pub service_instances: IntGaugeVec,
+    /// `vertice_requests_in_flight`
+    pub in_flight: IntGauge,
+    /// `vertice_connections`
+    pub connections: IntGauge,
+    /// `vertice_limit_hits_total{limit}`
+    pub limit_hits: IntCounterVec,
+    /// `vertice_access_log_dropped_total`
+    pub access_dropped: IntCounter,
+    /// `vertice_panics_total`
+    pub panics: IntCounter,
+    /// `vertice_snapshot_generation`
+    pub generation: IntGauge,
+    /// `vertice_snapshot_publish_seconds`
+    pub publish_duration: Histogram,
+    /// `registry_operations_total{operation,status}`
+    pub operations: IntCounterVec,
+    /// `registry_operation_duration_seconds{operation}`
+    pub operation_duration: HistogramVec,
+    /// `registry_active_services`
+    pub active_services: IntGauge,
+    /// `registry_active_instances`
+    pub active_instances: IntGauge,
+    /// `registry_circuit_breaker_open`
+    pub store_breaker_open: IntGauge,
+    /// `registry_propagation_seconds{scope="local"}`
+    pub propagation_local: Histogram,
+    /// `registry_lapses_total`
+    pub lapses: IntCounter,
+    /// `vertice_registrar_queue_length`
+    pub registrar_queue: IntGauge,
+    /// `vertice_store_write_seconds`
+    pub store_write_duration: Histogram,
+    /// `vertice_store_errors_total`
+    pub store_errors: IntCounter,
+    /// `vertice_store_pending`
+    pub store_pending: IntGauge,
+    /// `vertice_dns_lookups_total{result}`
+    pub dns_lookups: IntCounterVec,
+    /// `vertice_dns_lookups_in_flight`
+    pub dns_in_flight: IntGauge,
+    /// `vertice_dns_names{state}`
+    pub dns_names: IntGaugeVec,
+    /// `health_cache_hits_total{cache_layer}`
+    pub health_hits: IntCounterVec,
+    /// `health_cache_misses_total`
+    pub health_misses: IntCounter,
+    /// `health_circuit_breaker_state{service_name}`
+    pub health_breaker: GaugeVec,
+    /// `health_check_duration_seconds{service_name,result}`
+    pub health_duration: HistogramVec,
+}
+
+impl Metrics {
+    /// Creates and registers every family.
+    ///
+    /// # Errors
+    /// When two families share a name: a mistake in this file.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let (d, c, p) = (Registry::new(), Registry::new(), Registry::new());
+        let answers =
+            counters(&d, "vertice_gateway_answers_total", "Answers that the gateway made up itself, by reason.", &["reason"])?;
+        p.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        let build = gauges(&p, "vertice_build_info", "1; its labels tell the build.", &["version"])?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
+        let propagation = histograms(
+            &c,
+            "registry_propagation_seconds",
+            "From a change's arrival until requests see it.",
+            &["scope"],
+            &REGISTRY_BUCKETS,
+        )?;
+        Ok(Self {
+            answers: Reason::ALL.iter().map(|reason| answers.with_label_values(&[reason.as_str()])).collect(),
+            requests: counters(&d, "http_requests_total", "Requests.", &["service", "route", "method", "status"])?,
+            request_duration: histograms(
+                &d,
+                "http_request_duration_seconds",
+                "From the request's head to the end of its answer.",
+                &["service"],
+                &REQUEST_BUCKETS,
+            )?,
+            retries: counters(&d, "vertice_upstream_retries_total", "Attempts after the first one.", &["service"])?,
+            breaker_transitions: counters(
+                &d,
+                "vertice_breaker_transitions_total",
+                "Changes of instances' circuit breakers, by the state they went to.",
+                &["service", "to"],
+            )?,
+            service_instances: int_gauges(
+                &d,
+                "vertice_service_instances",
+                "Instances of a service: registered, and those that take traffic.",
+                &["service", "state"],
+            )?,
+            in_flight: int_gauge(&d, "vertice_requests_in_flight", "Requests under way.")?,
+            connections: int_gauge(&d, "vertice_connections", "Open client connections.")?,
+            limit_hits: counters(&p, "vertice_limit_hits_total", "How often a limit was hit.", &["limit"])?,
+            access_dropped: counter(&d, "vertice_access_log_dropped_total", "Access log lines dropped: its queue was full.")?,
+            panics: counter(&p, "vertice_panics_total", "Panics caught; each one is a defect.")?,
+            generation: int_gauge(&d, "vertice_snapshot_generation", "Generation of the routing table.")?,
+            publish_duration: histogram(
+                &c,
+                "vertice_snapshot_publish_seconds",
+                "Building and publishing a routing table.",
+                &REGISTRY_BUCKETS,
+            )?,
+            operations: counters(
+                &c,
+                "registry_operations_total",
+                "Registry operations, by outcome.",
+                &["operation", "status"],
+            )?,
+            operation_duration: histograms(
+                &c,
+                "registry_operation_duration_seconds",
+                "Registry operations, from request to answer.",
+                &["operation"],
+                &REGISTRY_BUCKETS,
+            )?,
+            active_services: int_gauge(&c, "registry_active_services", "Services with a registered instance.")?,
+            active_instances: int_gauge(&c, "registry_active_instances", "Registered instances.")?,
+            store_breaker_open: int_gauge(
+                &c,
+                "registry_circuit_breaker_open",
+                "1 while the store's circuit breaker is open; the embedded store has none.",
+            )?,
+            propagation_local: propagation.with_label_values(&["local"]),
+            lapses: counter(&c, "registry_lapses_total", "Leases that ran out.")?,
+            registrar_queue: int_gauge(&c, "vertice_registrar_queue_length", "Commands that wait for the registrar.")?,
+            store_write_duration: histogram(&c, "vertice_store_write_seconds", "Writes to the store.", &REGISTRY_BUCKETS)?,
+            store_errors: counter(&c, "vertice_store_errors_total", "Failed writes to the store; they are repeated.")?,
+            store_pending: int_gauge(&c, "vertice_store_pending", "Changes that wait to be written.")?,
+            dns_lookups: counters(&c, "vertice_dns_lookups_total", "Name look-ups, by result.", &["result"])?,
+            dns_in_flight: int_gauge(&c, "vertice_dns_lookups_in_flight", "Name look-ups under way.")?,
+            dns_names: int_gauges(&c, "vertice_dns_names", "Names that instances use, by state.", &["state"])?,
+            health_hits: counters(&d, "health_cache_hits_total", "Health checks answered from a cache.", &["cache_layer"])?,
+            health_misses: counter(&d, "health_cache_misses_total", "Health checks that no cache could answer.")?,
+            health_breaker: gauges(
+                &d,
+                "health_circuit_breaker_state",
+                "Breaker of a service's health check: 0 closed, 1 open, 2 half-open.",
+                &["service_name"],
+            )?,
+            health_duration: histograms(
+                &d,
+                "health_check_duration_seconds",
+                "Health check probes.",
+                &["service_name", "result"],
+                &REQUEST_BUCKETS,
+            )?,
+            data_plane: d,
+            control_plane: c,
+            process: p,
+        })
+    }
+
+    /// Counts an answer that the gateway made up itself.
+    pub fn answered(&self, reason: Reason) {
+        if let Some(at) = Reason::ALL.iter().position(|other| *other == reason) {
+            self.answers[at].inc();
+        }
+    }
+
+    /// Counts a limit that was hit.
+    pub fn limit_hit(&self, limit: &str) {
+        self.limit_hits.with_label_values(&[limit]).inc();
+    }
+
+    /// The text format of the families in `scope`.
+    #[must_use]
+    pub fn render(&self, scope: Scope) -> String {
+        let mut families = self.process.gather();
+        if scope != Scope::ControlPlane {
+            families.extend(self.data_plane.gather());
+        }
+        if scope != Scope::DataPlane {
+            families.extend(self.control_plane.gather());
+        }
+        families.sort_by(|a, b| a.name().cmp(b.name()));
+        TextEncoder::new().encode_to_string(&families).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+fn add<C: Collector + Clone + 'static>(registry: &Registry, family: C) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(family.clone()))?;
+    Ok(family)
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+    add(registry, IntCounter::new(name, help)?)
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+    add(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+}
+
+fn int_gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+    add(registry, IntGauge::new(name, help)?)
+}
+
+fn int_gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+    add(registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
+}
+
+fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, prometheus::Error> {
+    add(registry, prometheus::core::GenericGaugeVec::new(Opts::new(name, help), labels)?)
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> Result<Histogram, prometheus::Error> {
+    add(registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?)
+}
+
+fn histograms(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+    buckets: &[f64],
+) -> Result<HistogramVec, prometheus::Error> {
+    add(registry, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_two_listeners_share_only_process_families() {
+        let metrics = Metrics::new().unwrap();
+        metrics.active_services.set(3);
+        metrics.answered(Reason::NoRoute);
+        let (data, control) = (metrics.render(Scope::DataPlane), metrics.render(Scope::ControlPlane));
+        assert!(data.contains("vertice_gateway_answers_total{reason=\"no_route\"} 1"));
+        assert!(control.contains("registry_active_services 3"));
+        assert!(!data.contains("registry_active_services") && !control.contains("vertice_gateway_answers_total"));
+        assert!(data.contains("process_resident_memory_bytes") && control.contains("process_resident_memory_bytes"));
+        let all = metrics.render(Scope::All);
+        assert!(all.contains("registry_active_services 3") && all.contains("vertice_gateway_answers_total"));
+    }
+}

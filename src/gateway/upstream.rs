@@ -1,0 +1,78 @@
+//! What hangs on services and instances in the routing table: connection templates and metric handles.
+
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::service::ServiceMetrics;
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use pingora::upstreams::peer::HttpPeer;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use vertice_core::endpoint::{Host, Scheme};
+use vertice_core::name::ServiceName;
+use vertice_core::policy::Policy;
+use vertice_core::table::{Attach, Facts};
+
+/// The routing table, as everybody reads it and only `registrar/publish.rs` stores it.
+pub type Table = ArcSwap<vertice_core::table::Snapshot<Hung>>;
+/// A service in the table.
+pub type Service = vertice_core::table::Service<Hung>;
+/// An instance in the table.
+pub type Upstream = vertice_core::table::Upstream<Hung>;
+
+/// Makes what hangs on services and instances.
+#[derive(Clone, Debug)]
+pub struct Hung {
+    /// Where the handles come from.
+    pub metrics: Arc<Metrics>,
+    /// How long an idle upstream connection is kept; below the keep-alive of common servers (uvicorn: 5 s), because a
+    /// connection that the server closes first costs a retry.
+    pub keepalive: Duration,
+    /// How long the instance may refuse to take more of the request.
+    pub write_stall: Duration,
+}
+
+/// Ready-made for every attempt at an instance.
+#[derive(Debug)]
+pub struct Templates {
+    /// One per address of the instance, in the same order.
+    pub peers: Box<[HttpPeer]>,
+    /// The `Host` it gets, unless the client's is kept.
+    pub host: Option<HeaderValue>,
+}
+
+impl Attach for Hung {
+    type Service = Arc<ServiceMetrics>;
+    type Instance = Templates;
+
+    fn service(&self, name: &ServiceName, _policy: &Policy, old: Option<&Self::Service>) -> Self::Service {
+        old.cloned().unwrap_or_else(|| Arc::new(ServiceMetrics::new(&self.metrics, name.as_str())))
+    }
+
+    fn instance(&self, facts: &Facts, addresses: &[SocketAddr], policy: &Policy) -> Templates {
+        Templates {
+            peers: addresses.iter().map(|address| self.peer(facts, *address, policy)).collect(),
+            host: HeaderValue::from_str(&facts.endpoint.authority()).ok(),
+        }
+    }
+}
+
+impl Hung {
+    fn peer(&self, facts: &Facts, address: SocketAddr, policy: &Policy) -> HttpPeer {
+        let is_tls = facts.endpoint.scheme() == Scheme::Https;
+        let sni = match facts.endpoint.host() {
+            Host::Name(name) if is_tls => name.to_string(),
+            Host::Address(address) if is_tls => address.to_string(),
+            _ => String::new(),
+        };
+        let mut peer = HttpPeer::new(address, is_tls, sni);
+        let options = &mut peer.options;
+        options.connection_timeout = Some(policy.timeouts.connect);
+        options.total_connection_timeout = Some(policy.timeouts.connect * if is_tls { 3 } else { 1 });
+        options.write_timeout = Some(self.write_stall);
+        // Silence is watched over by `proxy::watch`, which knows whether the instance's turn has come; this is a backstop.
+        options.read_timeout = Some(policy.timeouts.tunnel_idle.max(Duration::from_secs(3600)));
+        options.idle_timeout = Some(self.keepalive);
+        peer
+    }
+}

@@ -1,0 +1,25 @@
+//! What the tests stand on: the real programs as child processes, scripted services, a stub name server and an HTTP/1.1
+//! client that shows every byte. Nothing here knows the gateway's code; it speaks only through sockets, files and signals.
+
+pub(crate) mod clock;
+pub(crate) mod conn;
+pub(crate) mod dns;
+pub(crate) mod gate;
+pub(crate) mod gateway;
+pub(crate) mod http;
+pub(crate) mod metrics;
+pub(crate) mod net;
+pub(crate) mod process;
+pub(crate) mod scripts;
+pub(crate) mod sidecar;
+pub(crate) mod upstream;
+
+pub(crate) use clock::{eventually, now, wait_for};
+pub(crate) use conn::Conn;
+pub(crate) use gate::Gate;
+pub(crate) use gateway::Gateway;
+pub(crate) use http::{Request, Response, delete, get, head, post};
+pub(crate) use upstream::{After, Exchange, Upstream};
+
+/// How long a test waits for something that normally takes milliseconds: long enough for a busy machine.
+pub(crate) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);

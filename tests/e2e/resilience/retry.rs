@@ -1,0 +1,134 @@
+//! Attempts after the first one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::harness::scripts::{raw_then_close, stale, text};
+use crate::harness::{Conn, Gateway, Request, Upstream, eventually, get, net};
+
+#[test]
+fn while_one_of_two_instances_is_dead_no_request_fails() {
+    let gateway = Gateway::start();
+    let living = Upstream::start(text("living"));
+    gateway.register_at("pair", &format!("http://{}", net::closed()));
+    gateway.register("pair", &living);
+    for round in 0..40 {
+        let request = match round % 4 {
+            0 => Request::new("POST", "/v2/pair/x").body("body"),
+            1 => Request::new("PATCH", "/v2/pair/x").chunked(&[b"chunk"]),
+            _ => get("/v2/pair/x"),
+        };
+        assert_eq!(gateway.data(request).expect(200).text(), "living", "round {round}");
+    }
+    assert_eq!(living.count(), 40);
+    let bodies = living.seen().into_iter().filter(|seen| seen.method == "POST").map(|seen| seen.body);
+    assert!(bodies.into_iter().all(|body| body == b"body"));
+    assert!(gateway.metrics().only("vertice_upstream_retries_total", &[("service", "pair")]) >= 1.0);
+}
+
+#[test]
+fn with_all_instances_dead_the_answer_is_502_and_then_503() {
+    let gateway = Gateway::start();
+    for _ in 0..2 {
+        gateway.register_at("dead", &format!("http://{}", net::closed()));
+    }
+    gateway.data(get("/v2/dead/x")).problem(502, "upstream_connect");
+    eventually("both breakers to open", || {
+        let answer = gateway.data(get("/v2/dead/x"));
+        assert!(matches!(answer.status, 502 | 503));
+        answer.reason() == Some("breaker_open")
+    });
+}
+
+#[test]
+fn an_instance_that_dies_under_load_costs_no_request() {
+    let gateway = Arc::new(Gateway::start());
+    let (mut mortal, living) = (Upstream::start(text("mortal")), Upstream::start(text("living")));
+    gateway.register("pair", &mortal);
+    gateway.register("pair", &living);
+    let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let (gateway, stop, asked) = (gateway.clone(), stop.clone(), asked.clone());
+            std::thread::spawn(move || {
+                let mut conn = Conn::open(gateway.gateway);
+                let mut failed = Vec::new();
+                while !stop.load(Ordering::SeqCst) {
+                    let answer = conn.ask(&get("/v2/pair/x"));
+                    asked.fetch_add(1, Ordering::SeqCst);
+                    if answer.status != 200 {
+                        failed.push(answer.text());
+                    }
+                }
+                failed
+            })
+        })
+        .collect();
+    eventually("both to be at work", || mortal.count() > 20 && living.count() > 20);
+    mortal.stop();
+    let then = asked.load(Ordering::SeqCst);
+    eventually("traffic without it", || asked.load(Ordering::SeqCst) > then + 200);
+    stop.store(true, Ordering::SeqCst);
+    let failed: Vec<String> = clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
+    assert_eq!(failed, Vec::<String>::new());
+}
+
+#[test]
+fn a_stale_connection_is_replaced_unnoticed() {
+    let gateway = Gateway::start();
+    let upstream = Upstream::start(stale());
+    gateway.register("stale", &upstream);
+    for _ in 0..10 {
+        assert_eq!(gateway.data(get("/v2/stale/x")).expect(200).text(), "fresh");
+    }
+    assert!(upstream.connections() >= 10);
+    assert_eq!(gateway.breaker("stale"), "closed");
+}
+
+#[test]
+fn a_request_that_may_have_been_seen_is_not_sent_twice() {
+    let gateway = Gateway::start();
+    let upstream = Upstream::start(stale());
+    gateway.register("stale", &upstream);
+    for round in 0..10 {
+        let answer = gateway.data(Request::new("POST", &format!("/v2/stale/{round}")).body("pay"));
+        match answer.status {
+            200 => {}
+            502 => drop(answer.problem(502, "upstream_reset")),
+            status => panic!("{status}: {}", answer.text()),
+        }
+    }
+    let mut targets: Vec<String> = upstream.seen().into_iter().map(|seen| seen.target).collect();
+    let delivered = targets.len();
+    targets.dedup();
+    assert_eq!(targets.len(), delivered, "a POST was sent twice");
+    assert_eq!(gateway.breaker("stale"), "closed", "a stale connection is no failure of the instance");
+}
+
+#[test]
+fn a_connection_known_to_be_closed_is_not_used_even_for_a_post() {
+    let gateway = Gateway::start();
+    let upstream = Upstream::start(raw_then_close("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nclose"));
+    gateway.register("closing", &upstream);
+    for _ in 0..6 {
+        let answer = gateway.data(Request::new("POST", "/v2/closing/x").body("pay")).expect(200);
+        assert_eq!(answer.text(), "close");
+        eventually("the connection to be closed", || upstream.open_connections() == 0);
+    }
+    assert_eq!(upstream.count(), 6);
+}
+
+#[test]
+fn a_restarted_service_is_found_again_without_a_failed_request() {
+    let gateway = Gateway::builder().env("VERTICE_BREAKER__OPEN", "100ms").start();
+    let mut upstream = Upstream::start(text("first"));
+    gateway.register("restarted", &upstream);
+    assert_eq!(gateway.data(get("/v2/restarted/x")).expect(200).text(), "first");
+    let addr = upstream.addr;
+    upstream.stop();
+    let again = Upstream::start_at(addr, text("second"));
+    for _ in 0..5 {
+        assert_eq!(gateway.data(get("/v2/restarted/x")).expect(200).text(), "second");
+    }
+    assert_eq!(again.count(), 5);
+}

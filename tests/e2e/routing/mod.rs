@@ -1,0 +1,7 @@
+//! What the data plane does to a request and its answer (SPEC §4).
+
+mod forwarding;
+mod headers;
+mod malformed;
+mod methods;
+mod paths;
