@@ -13,3 +13,7 @@ mod routing;
 mod resolution;
 mod streaming;
 mod resilience;
+mod dns;
+mod health_cache;
+mod status;
+mod store;

@@ -102,13 +102,35 @@ async fn write(session: &mut Session, response: Response<Bytes>) -> Result<()> {
     let (parts, body) = response.into_parts();
     let mut head = ResponseHeader::build(parts.status, Some(parts.headers.len() + 1))?;
     for (name, value) in &parts.headers {
-        head.append_header(name.clone(), value.clone())?;
+        head.append_header(customary(name), value.clone())?;
     }
-    head.insert_header("content-length", body.len())?;
+    head.insert_header("Content-Length", body.len())?;
     let is_bodyless = session.req_header().method == Method::HEAD || body.is_empty();
     session.write_response_header(Box::new(head), is_bodyless).await?;
     if !is_bodyless {
         session.write_response_body(Some(body), true).await?;
     }
     Ok(())
+}
+
+/// A field's name in the spelling of the contract. Case means nothing in HTTP, but people compare what they see.
+fn customary(name: &http::HeaderName) -> String {
+    let word = |word: &str| match word {
+        "id" => "ID".to_owned(),
+        _ => word.char_indices().map(|(at, c)| if at == 0 { c.to_ascii_uppercase() } else { c }).collect(),
+    };
+    name.as_str().split('-').map(word).collect::<Vec<String>>().join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_as_people_write_them() {
+        let spelled = |name: &'static str| customary(&http::HeaderName::from_static(name));
+        assert_eq!(spelled("x-request-id"), "X-Request-ID");
+        assert_eq!(spelled("x-vertice-reason"), "X-Vertice-Reason");
+        assert_eq!(spelled("retry-after"), "Retry-After");
+    }
 }

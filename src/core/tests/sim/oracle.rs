@@ -26,7 +26,7 @@ pub(crate) struct Oracle {
 /// What is known about an instance.
 #[derive(Debug)]
 struct Known {
-    /// Distinguishes it from an earlier instance of the same key.
+    /// Distinguishes it from an earlier instance of the same key; 0 when nothing is claimed about it.
     birth: u64,
     /// The last acknowledged registration, and those applied since, in order. Empty: not known.
     registrations: Vec<Applied>,
@@ -90,6 +90,9 @@ impl Oracle {
         let births = self.births;
         let known = self.known.entry(key.clone()).or_insert_with(|| Known::born(births, ttl_ms, now_ms));
         let kept_until_ms = envelope.sent_ms + ttl_ms;
+        if known.birth == 0 {
+            known.birth = births;
+        }
         known.touch(ttl_ms, now_ms);
         known.kept_until_ms = known.kept_until_ms.min(kept_until_ms);
         let (client, turn, endpoint) = (envelope.client, envelope.turn, registration.endpoint.clone());
@@ -227,9 +230,9 @@ impl Known {
         self.registrations.last().map(|applied| &applied.endpoint)
     }
 
-    /// It may or may not have been removed.
+    /// It may or may not have been removed; answers that are still on their way say nothing about it.
     fn disclaim(&mut self) {
-        (self.kept_until_ms, self.sure_until_ms, self.durable) = (0, 0, false);
+        (self.birth, self.kept_until_ms, self.sure_until_ms, self.durable) = (0, 0, 0, false);
     }
 
     /// Its lease was started or renewed for certain.
