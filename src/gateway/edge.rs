@@ -5,6 +5,7 @@ mod ending;
 mod local;
 mod observer;
 
+use crate::accept::Drain;
 use crate::clock;
 use crate::control::{Control, Role};
 use crate::proxy::admit::{Plan, Routing};
@@ -62,6 +63,8 @@ pub struct Shared {
     pub routing: Routing,
     /// Watches over silent instances.
     pub watchdog: Arc<Watchdog>,
+    /// Whether the process is on its way out.
+    pub drain: Arc<Drain>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// Access log.
@@ -320,10 +323,13 @@ impl ProxyHttp for Edge {
 
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         upstream_response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        if self.shared.drain.is_draining() {
+            session.set_keepalive(None);
+        }
         for name in headers::hop_by_hop(&upstream_response.headers) {
             upstream_response.remove_header(&name);
         }

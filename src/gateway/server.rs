@@ -114,6 +114,7 @@ impl Gateway {
             health_cache: HealthCache::new(config.health.cache_ttl, config.limits.health_cache),
             prober: Prober::new(config.health.timeout),
             metrics: metrics.clone(),
+            host: Arc::default(),
             is_draining: {
                 let drain = drain.clone();
                 Box::new(move || drain.is_draining())
@@ -127,6 +128,7 @@ impl Gateway {
             table,
             routing,
             watchdog: Arc::default(),
+            drain: drain.clone(),
             metrics,
             access,
         });
@@ -232,7 +234,8 @@ impl Housekeeper {
         let mut tick = tokio::time::interval(SWEEP);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            tick.tick().await;
+            let due = tick.tick().await;
+            self.shared.control.host.note(due.elapsed(), clock::mono());
             self.shared.watchdog.sweep(clock::mono());
         }
     }

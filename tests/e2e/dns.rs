@@ -38,7 +38,7 @@ fn a_named_endpoint_is_routable_with_its_201() {
         dns.set_address(&host.to_lowercase(), upstream.addr);
         let gateway = gateway_asking(&dns).start();
         let registered = register(&gateway, "named", host, upstream.addr.port());
-        assert_eq!(registered.get("resolved"), None, "{registered}");
+        assert_eq!(registered.get("resolved"), None, "{host}: {registered}");
         gateway.data(get("/v2/named/x")).expect(200);
         let host_header = upstream.last().header("host").unwrap().to_lowercase();
         assert_eq!(host_header, format!("{}:{}", host.to_lowercase(), upstream.addr.port()));

@@ -253,7 +253,8 @@ async fn linger(mut stream: Stream) {
     let farewell = async {
         pingora::protocols::Shutdown::shutdown(&mut *stream).await;
         let mut heard = 0;
-        let mut noise = [0; 2048];
+        // On the heap, because the future of every connection has room for this one.
+        let mut noise = vec![0; 2048];
         while heard < LINGER_BYTES_MAX {
             match stream.read(&mut noise).await {
                 Ok(0) | Err(_) => break,

@@ -8,7 +8,8 @@ use vertice_api::{Component, Components, Health, Redis};
 pub(super) fn health(control: &Control) -> Answer {
     let draining = (control.is_draining)();
     let redis = if control.settings.redis_configured { Redis::Unhealthy } else { Redis::Disabled };
-    let is_well = redis == Redis::Disabled && control.store.is_healthy();
+    let is_busy = control.host.is_busy(clock::mono());
+    let is_well = redis == Redis::Disabled && control.store.is_healthy() && !is_busy;
     let health = Health {
         status: if is_well && !draining { "healthy" } else { "degraded" }.to_owned(),
         redis,
@@ -25,7 +26,10 @@ pub(super) fn health(control: &Control) -> Answer {
                 detail => Component::new("degraded", detail.unwrap_or_default()),
             },
             dns: dns(control),
-            leases: Component::healthy(),
+            leases: match is_busy {
+                true => Component::new("degraded", "the host is busy: timers run late"),
+                false => Component::healthy(),
+            },
         },
     };
     json(if draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }, &health)

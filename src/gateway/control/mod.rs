@@ -8,6 +8,7 @@ mod error;
 mod fields;
 mod health;
 mod health_check;
+mod host;
 mod json;
 mod lookup;
 mod query;
@@ -27,6 +28,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use error::Error;
 pub use health_check::HealthCache;
+pub use host::Host;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use serde::Serialize;
 use std::net::IpAddr;
@@ -107,6 +109,8 @@ pub struct Control {
     pub prober: Prober,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// Whether timers run late: the host has more to do than it can.
+    pub host: Arc<Host>,
     /// Whether the process is on its way out.
     pub is_draining: Box<dyn Fn() -> bool + Send + Sync>,
     /// When the process started.

@@ -1,6 +1,7 @@
 //! How requests end: Pingora's errors as endings and failures, and what is recorded of a request.
 
 use super::Shared;
+use crate::accept::is_malformed_body;
 use crate::clock;
 use crate::proxy::attempt::Attempt;
 use crate::proxy::ctx::{Ctx, Forward};
@@ -37,6 +38,9 @@ pub(super) fn failure(error: &Error, ctx: &Ctx) -> Option<Failure> {
         && attempt.timed_out()
     {
         return Some(Failure::timeout(service));
+    }
+    if is_malformed_body(error) {
+        return Some(Failure::new(Reason::BadRequest, "The request's body is malformed."));
     }
     match (error.esource(), error.etype()) {
         (ErrorSource::Downstream, ErrorType::ReadTimedout) => {

@@ -130,7 +130,8 @@ fn a_wildcard_listener_is_every_address_of_the_machine() {
         let endpoint = format!("http://{host}:{}", gateway.gateway.port());
         let body = with(json!({"endpoint": endpoint}));
         let target = std::net::SocketAddr::from(([127, 0, 0, 1], gateway.registry.port()));
-        post("/register", &body).send(target).problem(422, "unprocessable");
+        let answer = post("/register", &body).send(target);
+        assert_eq!((answer.status, answer.reason()), (422, Some("unprocessable")), "{endpoint}");
     }
 }
 
@@ -140,8 +141,9 @@ fn a_name_that_means_this_gateway_is_never_routed_to_itself() {
     let endpoint = format!("http://localhost:{}", gateway.gateway.port());
     let status = gateway.api(post("/register", &with(json!({"endpoint": endpoint})))).status;
     assert!(matches!(status, 201 | 422), "{status}");
+    // The gateway's own /livez would answer 200.
     let answer = gateway.data(crate::harness::get("/v2/probe/livez"));
-    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert!(answer.reason().is_some(), "{} {}", answer.status, answer.text());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What a service can do wrong, and how it is told to the client.
 
 use crate::harness::scripts::{raw, raw_then_close, raw_then_reset, script};
-use crate::harness::{After, Gateway, Upstream, get, net};
+use crate::harness::{After, Gate, Gateway, Upstream, get, net};
 
 #[test]
 fn a_refused_connection_is_502() {
@@ -72,20 +72,24 @@ fn a_service_that_says_too_much_does_not_spoil_the_next_answer() {
 #[test]
 fn a_service_that_speaks_first_does_not_spoil_the_next_answer() {
     let gateway = Gateway::start();
-    let upstream = Upstream::start(script(|exchange| {
+    let (answered, spoken) = (Gate::new(), Gate::new());
+    let (read, said) = (answered.clone(), spoken.clone());
+    let upstream = Upstream::start(script(move |exchange| {
         exchange.read_body()?;
         let target = exchange.seen.target.clone();
         exchange.answer("200 OK", &[], target.as_bytes())?;
-        // Something that nobody asked for, once the gateway holds the connection ready for the next request.
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        // Something that nobody asked for, while the gateway keeps the connection for the next request.
+        read.wait(target[1..].parse::<u64>().unwrap() + 1);
         exchange.write("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")?;
+        said.open();
         Ok(After::KeepAlive)
     }));
     gateway.register("eager", &upstream);
     for round in 0..10 {
-        let answer = gateway.data(get(&format!("/v2/eager/{round}")));
-        assert_ne!(answer.text(), "poison");
-        std::thread::sleep(std::time::Duration::from_millis(5 * round));
+        let target = format!("/{round}");
+        assert_eq!(gateway.data(get(&format!("/v2/eager{target}"))).expect(200).text(), target);
+        answered.open();
+        spoken.wait(round + 1);
     }
 }
 

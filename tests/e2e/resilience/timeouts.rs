@@ -138,9 +138,9 @@ fn a_stalled_upload_is_told_so() {
 fn an_idle_websocket_outlives_the_limits_of_requests() {
     let gateway = hasty_gateway();
     let upstream = Upstream::start(upgrade_echo());
-    gateway.register("ws", &upstream);
+    gateway.register("chat_ws", &upstream);
     let mut conn = Conn::open(gateway.gateway);
-    conn.start(&get("/v2/ws/x").header("Connection", "Upgrade").header("Upgrade", "websocket"));
+    conn.start(&get("/v2/chat_ws/x").header("Connection", "Upgrade").header("Upgrade", "websocket"));
     assert_eq!(conn.head().status, 101);
     assert_eq!(conn.exactly(5).unwrap(), b"hello");
     // Longer than the silence that a request may keep: nothing must happen in this time.

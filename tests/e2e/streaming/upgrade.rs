@@ -5,7 +5,7 @@ use crate::harness::scripts::{status, upgrade_echo};
 use crate::harness::{Conn, Gateway, PATIENCE, Request, Upstream, eventually, get};
 
 fn handshake() -> Request {
-    get("/v2/ws/chat?room=1")
+    get("/v2/chat_ws/chat?room=1")
         .header("Connection", "keep-alive, Upgrade")
         .header("Upgrade", "websocket")
         .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
@@ -17,7 +17,7 @@ fn handshake() -> Request {
 fn a_websocket_talks_both_ways() {
     let gateway = Gateway::start();
     let upstream = Upstream::start(upgrade_echo());
-    gateway.register("ws", &upstream);
+    gateway.register("chat_ws", &upstream);
     let mut conn = Conn::open(gateway.gateway);
     conn.start(&handshake());
     let head = conn.head();
@@ -46,7 +46,7 @@ fn a_websocket_talks_both_ways() {
 fn either_side_may_hang_up() {
     let gateway = Gateway::start();
     let upstream = Upstream::start(upgrade_echo());
-    gateway.register("ws", &upstream);
+    gateway.register("chat_ws", &upstream);
     let mut conn = Conn::open(gateway.gateway);
     conn.start(&handshake());
     assert_eq!(conn.head().status, 101);
@@ -69,7 +69,7 @@ fn either_side_may_hang_up() {
 fn a_refused_upgrade_is_an_ordinary_answer() {
     let gateway = Gateway::start();
     let upstream = Upstream::start(status("403 Forbidden", "not you"));
-    gateway.register("ws", &upstream);
+    gateway.register("chat_ws", &upstream);
     let mut conn = Conn::open(gateway.gateway);
     let answer = conn.ask(&handshake()).expect(403);
     assert_eq!((answer.text().as_str(), answer.reason()), ("not you", None));
@@ -97,7 +97,7 @@ fn an_upgrade_of_an_unknown_service_is_answered() {
 fn many_websockets_live_side_by_side() {
     let gateway = Gateway::start();
     let upstream = Upstream::start(upgrade_echo());
-    gateway.register("ws", &upstream);
+    gateway.register("chat_ws", &upstream);
     let mut all: Vec<Conn> = (0..30)
         .map(|_| {
             let mut conn = Conn::open(gateway.gateway);

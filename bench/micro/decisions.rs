@@ -1,0 +1,215 @@
+//! What each request decides, in nanoseconds: look-up and pick, breaker, static routes, the head's check; and what one
+//! publish costs at 10 000 services.
+//!
+//! `cargo bench --bench decisions -- [FILTER]`. What it measured is in `bench/RESULTS.md`.
+
+mod world;
+
+use arc_swap::ArcSwap;
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+use vertice_core::balance::{Tried, pick};
+use vertice_core::breaker::BreakerPolicy;
+use vertice_core::cell::BreakerCell;
+use vertice_core::command::{Command, Policies};
+use vertice_core::name::ServiceName;
+use vertice_core::outcome::{Ending, Verdict};
+use vertice_core::policy::{Algorithm, Policy};
+use vertice_core::registry::Registry;
+use vertice_core::route::{StaticRoute, StaticRoutes};
+use vertice_core::table::{Bare, Snapshot};
+use vertice_core::time::Moment;
+use vertice_gateway::accept::head::{HeadLimits, check};
+use vertice_gateway::proxy::attempt::Attempt;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const SERVICES: usize = 10_000;
+const NOW: Moment = Moment::from_millis(1_000_000);
+
+fn look_up_and_pick(c: &mut Criterion) {
+    let mut group = c.benchmark_group("lookup+pick");
+    for algorithm in [Algorithm::P2c, Algorithm::RoundRobin] {
+        for instances in [1, 3, 20] {
+            let (table, names) = bare_table(algorithm, instances);
+            let one = |at: usize| {
+                let table = table.load();
+                let service = table.get(&names[at % names.len()]);
+                let pick = service.and_then(|service| pick(service, &Tried::default(), NOW, at as u64).ok());
+                black_box(pick.map(|pick| pick.address));
+            };
+            for threads in [1, 2] {
+                let id = BenchmarkId::new(format!("{algorithm:?}/{instances} instances"), format!("{threads} threads"));
+                group.bench_function(id, |b| b.iter_custom(|count| on_threads(threads, count, one)));
+            }
+        }
+    }
+    group.finish();
+}
+
+/// A request's whole share of deciding: look-up, clock, random number, pick, in-flight count, and the outcome recorded.
+fn attempt(c: &mut Criterion) {
+    let (registrar, world) = world::registrar(SERVICES, 3);
+    let names = world::shuffled_names(SERVICES);
+    let one = |at: usize| {
+        let service = world.table.load().get(&names[at % names.len()]).cloned();
+        let attempt = service.and_then(|service| Attempt::start(&service, &mut Tried::default()).ok());
+        if let Some(mut attempt) = attempt {
+            attempt.answered();
+            attempt.end(Ending::Answered { status: 200 });
+        }
+    };
+    for threads in [1, 2] {
+        let id = BenchmarkId::new("attempt, start to end", format!("{threads} threads"));
+        c.bench_function(&id.to_string(), |b| b.iter_custom(|count| on_threads(threads, count, one)));
+    }
+    drop(registrar);
+}
+
+fn breaker(c: &mut Criterion) {
+    let policy = BreakerPolicy::default();
+    let mut group = c.benchmark_group("breaker");
+    for threads in [1, 2] {
+        let cell = BreakerCell::default();
+        let happy = |_| {
+            black_box(cell.admit(&policy, NOW));
+            black_box(cell.record(Verdict::Success, &policy, NOW, 1));
+        };
+        let id = BenchmarkId::new("admit+record, nothing changes", format!("{threads} threads"));
+        group.bench_function(id, |b| b.iter_custom(|count| on_threads(threads, count, happy)));
+        let cell = BreakerCell::default();
+        let flapping = |at: usize| {
+            let verdict = if at.is_multiple_of(2) { Verdict::Failure } else { Verdict::Success };
+            black_box(cell.admit(&policy, NOW));
+            black_box(cell.record(verdict, &policy, NOW, 1));
+        };
+        let id = BenchmarkId::new("admit+record, each one a compare-and-swap", format!("{threads} threads"));
+        group.bench_function(id, |b| b.iter_custom(|count| on_threads(threads, count, flapping)));
+    }
+    group.finish();
+}
+
+fn publish(c: &mut Criterion) {
+    let mut group = c.benchmark_group(format!("publish at {SERVICES} services"));
+    let (table, names) = bare_table(Algorithm::P2c, 1);
+    let registry = bare_registry(Algorithm::P2c, 1);
+    let names: Vec<ServiceName> = names.iter().filter_map(|name| ServiceName::parse(name).ok()).collect();
+    let mut turns = 0;
+    group.bench_function("one service: build, with, store, drop the retired", |b| {
+        b.iter(|| {
+            turns += 1;
+            let name = &names[turns % names.len()];
+            let service = registry.build(name, None, &Bare).map(Arc::new);
+            let new = table.load_full().with(turns as u64, vec![(name.clone(), service)]);
+            table.store(Arc::new(new));
+        });
+    });
+    let (mut registrar, _world) = world::registrar(SERVICES, 1);
+    group.bench_function("one service: as the registrar does, register to outbox", |b| {
+        b.iter(|| {
+            turns += 1;
+            registrar.restore(std::iter::once(world::register(turns % SERVICES, 0)));
+        });
+    });
+    group.finish();
+}
+
+fn static_routes(c: &mut Criterion) {
+    let mut group = c.benchmark_group("static route");
+    for count in [10, 1000] {
+        let routes = StaticRoutes::new((0..count).map(route).collect(), 7);
+        let targets = [
+            ("match", format!("/api/area{}/search/basic?q=1", count / 2)),
+            ("match under 6 more segments", format!("/api/area{}/search/a/b/c/d/e/f?q=1", count / 2)),
+            ("no match", "/favicon.ico".to_owned()),
+        ];
+        for (kind, target) in targets {
+            let id = BenchmarkId::new(kind, format!("{count} routes"));
+            group.bench_function(id, |b| {
+                b.iter(|| black_box(routes.find(black_box(target.as_bytes())).map(|found| found.rest_at)));
+            });
+        }
+    }
+    group.finish();
+}
+
+fn head_check(c: &mut Criterion) {
+    const CURL: &[u8] = b"GET /v2/nmap_service/scan?target=10.0.0.1 HTTP/1.1\r\nHost: 127.0.0.1:8000\r\n\
+        User-Agent: curl/8.5.0\r\nAccept: */*\r\n\r\n";
+    const BROWSER: &[u8] = b"GET /v2/nmap_service/scan?target=10.0.0.1 HTTP/1.1\r\nHost: gateway.example.com\r\n\
+        User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0\r\n\
+        Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\nAccept-Language: en-US,en;q=0.5\r\n\
+        Accept-Encoding: gzip, deflate, br, zstd\r\nReferer: https://gateway.example.com/console/services?page=2\r\n\
+        Connection: keep-alive\r\nCookie: session=0123456789abcdef0123456789abcdef; theme=dark\r\n\
+        Sec-Fetch-Dest: document\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Site: same-origin\r\nPriority: u=0, i\r\n\r\n";
+    let limits = HeadLimits::default();
+    let mut group = c.benchmark_group("head check");
+    for (kind, head) in [("curl", CURL), ("browser", BROWSER)] {
+        let id = BenchmarkId::new(kind, format!("{} bytes", head.len()));
+        group.bench_function(id, |b| b.iter(|| black_box(check(black_box(head), &limits))));
+    }
+    group.finish();
+}
+
+/// How long `threads` threads take for `count` operations each.
+#[expect(clippy::disallowed_methods, reason = "a bench measures time")]
+fn on_threads(threads: usize, count: u64, one: impl Fn(usize) + Sync) -> Duration {
+    let barrier = Barrier::new(threads);
+    let timed = |thread: usize| {
+        // Threads walk the table at different places.
+        let offset = thread * SERVICES / 2;
+        barrier.wait();
+        let started = Instant::now();
+        (0..usize::try_from(count).unwrap_or(usize::MAX)).for_each(|at| one(at + offset));
+        started.elapsed()
+    };
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|thread| scope.spawn(move || timed(thread))).collect();
+        let own = timed(0);
+        others.into_iter().filter_map(|other| other.join().ok()).fold(own, Duration::max)
+    })
+}
+
+fn bare_registry(algorithm: Algorithm, instances: usize) -> Registry {
+    let mut registry = world::registry();
+    let default = Policy { algorithm, ..Policy::default() };
+    let policies = Command::SetPolicies(Policies { default, ..Policies::default() });
+    let registrations = (0..SERVICES * instances).map(|at| world::register(at / instances, at % instances));
+    for command in std::iter::once(policies).chain(registrations) {
+        registry.apply(command, vertice_core::time::Now::default()).expect("the limits are higher");
+        drop(registry.drain());
+    }
+    registry
+}
+
+/// A table with nothing hung on it, and the names of its services in random order.
+fn bare_table(algorithm: Algorithm, instances: usize) -> (ArcSwap<Snapshot<Bare>>, Vec<String>) {
+    let mut registry = bare_registry(algorithm, instances);
+    let changed = registry.take_changed();
+    let changes = changed.iter().map(|name| (name.clone(), registry.build(name, None, &Bare).map(Arc::new))).collect();
+    let table = ArcSwap::from_pointee(Snapshot::empty(42).with(1, changes));
+    (table, world::shuffled_names(SERVICES))
+}
+
+fn route(at: usize) -> StaticRoute {
+    StaticRoute {
+        name: format!("area{at}").into(),
+        prefix: format!("/api/area{at}/search").into(),
+        service: world::service(at),
+        rewrite: None,
+        timeouts: None,
+        preserve_host: None,
+    }
+}
+
+
+criterion_group! {
+    name = decisions;
+    config = Criterion::default().warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1)).sample_size(20);
+    targets = look_up_and_pick, attempt, breaker, publish, static_routes, head_check
+}
+criterion_main!(decisions);
