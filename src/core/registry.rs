@@ -103,10 +103,8 @@ impl Registry {
     /// Removes every instance whose lease is over; tells how many.
     pub fn expire(&mut self, now: Moment) -> usize {
         let mut lapsed = 0;
-        while let Some((deadline, service, id)) = self.deadlines.first().cloned() {
-            if deadline > now {
-                break;
-            }
+        while self.next_deadline().is_some_and(|deadline| deadline <= now) {
+            let Some((_, service, id)) = self.deadlines.pop_first() else { break };
             self.remove(&service, &id);
             self.effects.push(Effect::Tell(Event::Lapsed { service, instance: id }));
             lapsed += 1;

@@ -15,6 +15,7 @@ use crate::proxy::ctx::{Ctx, Forward};
 use crate::proxy::fail::Failure;
 use crate::proxy::headers;
 use crate::proxy::watch::Watchdog;
+use crate::random::random;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Table;
@@ -131,7 +132,7 @@ impl Edge {
         }
         if attempt.wants_fresh_connection {
             // No pooled connection has this key.
-            peer.group_key = headers::random() | 1;
+            peer.group_key = random() | 1;
         }
         Some(peer)
     }
@@ -202,7 +203,7 @@ impl ProxyHttp for Edge {
         if attempts > 1 && !next.wants_fresh_connection {
             let retry = forward.service.policy.retry;
             let backoff = Backoff { first: retry.backoff, max: retry.backoff_max };
-            tokio::time::sleep(backoff.wait(attempts - 1, headers::random())).await;
+            tokio::time::sleep(backoff.wait(attempts - 1, random())).await;
         }
         if attempts > 1 || next.wants_fresh_connection {
             forward.service.x.retries.inc();

@@ -13,6 +13,7 @@ pub mod listeners;
 pub mod probe;
 mod problem;
 pub mod proxy;
+pub mod random;
 pub mod registrar;
 pub mod resolve;
 pub mod server;

@@ -62,7 +62,7 @@ enum Due {
     /// A client does what its state calls for; void when its turn has passed.
     Client { client: usize, turn: u64 },
     /// A request arrives.
-    Deliver { replica: usize, envelope: Envelope },
+    Deliver { replica: usize, envelope: Box<Envelope> },
     /// A replica takes everything that has arrived.
     Batch { replica: usize, life: u32 },
     /// The store has acknowledged the oldest batch.
@@ -246,7 +246,7 @@ impl World {
     fn step(&mut self, due: Due) -> Result<(), String> {
         match due {
             Due::Client { client, turn } if self.clients[client].turn == turn => self.client_acts(client),
-            Due::Deliver { replica, envelope } => self.deliver(replica, envelope),
+            Due::Deliver { replica, envelope } => self.deliver(replica, *envelope),
             Due::Batch { replica, life } if self.lives(replica, life) => self.batch(replica),
             Due::Written { replica, life } if self.lives(replica, life) => self.written(replica),
             Due::Wake { replica, life } if self.lives(replica, life) => return self.wake(replica),
@@ -322,7 +322,7 @@ impl World {
             _ => self.rng.below(50),
         };
         let replica = self.rng.below(self.replicas.len() as u64) as usize;
-        self.plan(delay_ms, Due::Deliver { replica, envelope });
+        self.plan(delay_ms, Due::Deliver { replica, envelope: Box::new(envelope) });
     }
 
     fn answered(&mut self, answer: &Answer) {

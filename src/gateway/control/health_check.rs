@@ -6,7 +6,7 @@
 use super::error::Error;
 use super::{Answer, Control, epoch_s, json};
 use crate::clock;
-use crate::proxy::headers::random;
+use crate::random::random;
 use crate::upstream::{Service, Upstream};
 use dashmap::DashMap;
 use http::StatusCode;

@@ -1,8 +1,8 @@
 //! One attempt at an instance: from the pick to what was learned of it.
 
-use super::headers::random;
 use super::watch::Watch;
 use crate::clock;
+use crate::random::random;
 use crate::upstream::{Service, Upstream};
 use std::sync::Arc;
 use vertice_core::balance::{self, NoPick, Tried};

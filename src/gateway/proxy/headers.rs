@@ -1,9 +1,7 @@
 //! Header rules that are not about the client's address.
 
-use crate::clock;
+use crate::random::random;
 use http::{HeaderMap, HeaderValue};
-use std::cell::Cell;
-use vertice_core::seed;
 
 /// Longer request ids are replaced by one of ours.
 const REQUEST_ID_MAX: usize = 128;
@@ -25,25 +23,6 @@ pub fn new_request_id() -> HeaderValue {
     let bits = u128::from(random()) << 64 | u128::from(random());
     let digits: [u8; 32] = std::array::from_fn(|at| HEX[(bits >> (at * 4) & 15) as usize]);
     HeaderValue::from_bytes(&digits).unwrap_or(HeaderValue::from_static("-"))
-}
-
-/// A random number: for ids, picks and jitter, not for secrets.
-#[must_use]
-pub fn random() -> u64 {
-    thread_local! {
-        static STATE: Cell<u64> = Cell::new(first_state());
-    }
-    STATE.with(|state| {
-        let next = state.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
-        state.set(next);
-        seed::mix(next)
-    })
-}
-
-/// Differs between threads (by the standard library's own random keys) and between starts.
-fn first_state() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(clock::mono().nanos())
 }
 
 /// Fields of an answer that concern only the connection to the instance (RFC 9110 §7.6.1); `Connection` itself and
