@@ -162,13 +162,12 @@ pub fn refusal(address: IpAddr) -> Option<&'static str> {
 }
 
 /// Whether `target` is one of the gateway's own listeners. The port alone never matches; `own` must list concrete addresses.
+/// A listener on "all addresses" is listed besides what it is spelled out to, because it owns all of 127.0.0.0/8, too.
 #[must_use]
 pub fn is_own(target: SocketAddr, own: &[SocketAddr]) -> bool {
-    let plain = |address: IpAddr| match address {
-        IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(address, IpAddr::V4),
-        IpAddr::V4(_) => address,
-    };
-    own.iter().any(|listener| listener.port() == target.port() && plain(listener.ip()) == plain(target.ip()))
+    let target_ip = target.ip().to_canonical();
+    let is_at = |listener: IpAddr| listener == target_ip || (listener.is_unspecified() && target_ip.is_loopback());
+    own.iter().any(|listener| listener.port() == target.port() && is_at(listener.ip().to_canonical()))
 }
 
 /// A block of addresses.
@@ -212,10 +211,7 @@ impl Guard {
     /// Why no instance may be at `target`, as the end of a sentence; `None` when it may.
     #[must_use]
     pub fn judge(&self, target: SocketAddr) -> Option<&'static str> {
-        let plain = match target.ip() {
-            IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(target.ip(), IpAddr::V4),
-            v4 @ IpAddr::V4(_) => v4,
-        };
+        let plain = target.ip().to_canonical();
         if let Some(why) = refusal(target.ip()) {
             Some(why)
         } else if is_own(target, &self.own) {
@@ -486,6 +482,9 @@ mod tests {
         assert!(is_own("127.0.0.1:8000".parse().unwrap(), &own));
         assert!(is_own("[::ffff:127.0.0.1]:8000".parse().unwrap(), &own));
         assert!(!is_own("127.0.0.1:8001".parse().unwrap(), &own));
+        assert!(!is_own("127.0.0.2:8000".parse().unwrap(), &own));
+        assert!(is_own("127.0.0.2:8000".parse().unwrap(), &["0.0.0.0:8000".parse().unwrap()]));
+        assert!(!is_own("10.0.0.1:8000".parse().unwrap(), &["0.0.0.0:8000".parse().unwrap()]));
         assert!(!is_own("10.0.0.1:8000".parse().unwrap(), &own));
     }
 

@@ -50,7 +50,7 @@ impl Addresses {
         let interfaces: Vec<IpAddr> =
             if_addrs::get_if_addrs().unwrap_or_default().iter().map(if_addrs::Interface::ip).collect();
         let spelled_out = |listener: &SocketAddr| match listener.ip().is_unspecified() {
-            true => interfaces.iter().map(|ip| SocketAddr::new(*ip, listener.port())).collect(),
+            true => interfaces.iter().map(|ip| SocketAddr::new(*ip, listener.port())).chain([*listener]).collect(),
             false => vec![*listener],
         };
         self.gateway.iter().chain(&self.registry).flat_map(spelled_out).collect()

@@ -33,7 +33,7 @@ struct Envelope {
 pub struct Applied {
     /// What it came to. Whoever reads the table from now on sees it.
     pub reply: Reply,
-    /// Becomes `true` when it is in the store; `None` when nothing had to be stored.
+    /// Becomes `true` when it, and all that came before, is in the store; `None` for what is not stored.
     pub stored: Option<oneshot::Receiver<bool>>,
 }
 
@@ -159,7 +159,6 @@ impl Registrar {
                 Effect::Forget { service, id } => writes.push(outbox::Write::Delete { service, id }),
             }
         }
-        let stores = !writes.is_empty();
         let mut waiting = Vec::new();
         for Open { reply, result, since } in open {
             if is_news && matches!(result, Ok(Reply::Registered { .. } | Reply::Deregistered(_))) {
@@ -167,7 +166,8 @@ impl Registrar {
             }
             let Some(reply) = reply else { continue };
             let answer = result.map(|result| {
-                let stored = (stores && !matches!(result, Reply::Renewed(_))).then(oneshot::channel);
+                // Whoever removes what is removed already waits, too: the removal may still be on its way to the store.
+                let stored = matches!(result, Reply::Registered { .. } | Reply::Deregistered(_)).then(oneshot::channel);
                 let stored = stored.map(|(sender, receiver)| {
                     waiting.push(sender);
                     receiver
@@ -177,7 +177,7 @@ impl Registrar {
             // A client that no longer waits has still been served.
             let _ = reply.send(answer);
         }
-        if stores {
+        if !writes.is_empty() || !waiting.is_empty() {
             self.outbox.put(writes, waiting);
         }
     }

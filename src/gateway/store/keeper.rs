@@ -108,7 +108,7 @@ impl Keeper {
             .iter()
             .map(|((service, id), facts)| Change { key: codec::key(service, id), value: facts.as_deref().map(codec::encode) })
             .collect();
-        let result = self.store.write(&changes);
+        let result = if changes.is_empty() { Ok(()) } else { self.store.write(&changes) };
         self.metrics.store_write_duration.observe(clock::mono().since(started).as_secs_f64());
         let ok = result.is_ok();
         if let Err(error) = result {
