@@ -106,9 +106,11 @@ impl Edge {
         let name = forward.service.name.as_str();
         let first = Attempt::start(&forward.service, &mut forward.tried);
         let first = first.map_err(|refusal| Failure::no_pick(refusal, name, clock::mono()));
-        forward.next = first.map(Some).inspect_err(|_| ctx.forward = None)?;
+        let refused = first.as_ref().err().cloned();
+        forward.next = first.ok();
+        // Kept even when nobody can be picked: the refusal is the service's in the metrics.
         ctx.forward = Some(forward);
-        Ok(())
+        refused.map_or(Ok(()), Err)
     }
 
     /// Picks whom to try next, from the table as it is now, so that a re-registration is seen.
@@ -156,8 +158,7 @@ impl ProxyHttp for Edge {
     type CTX = Ctx;
 
     fn new_ctx(&self) -> Ctx {
-        self.shared.metrics.in_flight.inc();
-        Ctx::new(clock::now())
+        Ctx::new(clock::now(), self.shared.metrics.request_starts())
     }
 
     /// No modules: compression is the services' own business, and its module costs 5 % of a request.

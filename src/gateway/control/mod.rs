@@ -209,7 +209,7 @@ impl Control {
     }
 
     /// Answers a request.
-    pub async fn handle(&self, request: Request<Bytes>, caller: &Caller) -> Response<Bytes> {
+    pub async fn handle(self: &Arc<Self>, request: Request<Bytes>, caller: &Caller) -> Response<Bytes> {
         let started = clock::mono();
         let (parts, body) = request.into_parts();
         let path = parts.uri.path();
@@ -260,7 +260,7 @@ impl Control {
         self.refuse(Error::new(Reason::RequestTimeout, "The body did not arrive in time."), caller)
     }
 
-    async fn dispatch(&self, call: Call<'_>, parts: &http::request::Parts, body: &Bytes, caller: &Caller) -> Answer {
+    async fn dispatch(self: &Arc<Self>, call: Call<'_>, parts: &http::request::Parts, body: &Bytes, caller: &Caller) -> Answer {
         if !call.allows(&parts.method) {
             return Err(Error::method_not_allowed(call.allowed()));
         }
@@ -268,17 +268,21 @@ impl Control {
             self.access.check(caller, &parts.headers)?;
         }
         let query = parts.uri.query().unwrap_or_default();
+        let (this, role) = (self.clone(), caller.role);
         match call {
             Call::Register => register::register(self, &parts.headers, body, caller).await,
             Call::Heartbeat => renew::heartbeat(self, &parts.headers, body, caller).await,
             Call::Deregister(name) => renew::deregister(self, name, query, caller).await,
-            Call::Services => lookup::list(self, query),
+            Call::Services => {
+                let query = query.to_owned();
+                off_worker(move || lookup::list(&this, &query)).await
+            }
             Call::Service(name) => lookup::service(self, name),
             Call::Health => health::health(self),
             Call::Livez => Ok(text("ok\n")),
             Call::Readyz => health::readyz(self),
-            Call::Metrics => Ok(self.metrics_text(caller.role)),
-            Call::Status => status::status(self),
+            Call::Metrics => off_worker(move || Ok(this.metrics_text(role))).await,
+            Call::Status => off_worker(move || status::status(&this)).await,
             Call::HealthCheck(name) => health_check::check(self, name).await,
         }
     }
@@ -299,6 +303,13 @@ impl std::fmt::Debug for Control {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Control").field("settings", &self.settings).finish_non_exhaustive()
     }
+}
+
+/// Answers whose size grows with the number of services are made on a thread of their own: on a worker they would delay the
+/// requests of others by tens of milliseconds.
+async fn off_worker(answer: impl FnOnce() -> Answer + Send + 'static) -> Answer {
+    let made = tokio::task::spawn_blocking(answer).await;
+    made.unwrap_or_else(|error| Err(Error::new(Reason::Internal, format!("The answer could not be made: {error}."))))
 }
 
 /// A JSON answer.

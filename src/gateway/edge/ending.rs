@@ -69,7 +69,6 @@ pub(super) fn failure(error: &Error, ctx: &Ctx) -> Option<Failure> {
 
 /// Records how a request ended: for the instance, in metrics, in the access log.
 pub(super) fn conclude(shared: &Shared, session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
-    shared.metrics.in_flight.dec();
     let status = session.response_written().map_or(0, |head| head.status.as_u16());
     if let Some(forward) = &mut ctx.forward {
         conclude_attempt(forward, error, status);

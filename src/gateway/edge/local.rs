@@ -11,13 +11,14 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{ErrorSource, Result};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A local body must be complete within this.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Has the control plane answer.
-pub(super) async fn answer(control: &Control, role: Role, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+pub(super) async fn answer(control: &Arc<Control>, role: Role, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
     let caller = caller(role, ctx);
     let response = match read_body(session).await? {
         Read::Complete(body) => control.handle(request(session, body), &caller).await,

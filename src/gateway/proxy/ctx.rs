@@ -2,6 +2,7 @@
 
 use super::attempt::Attempt;
 use super::client::Client;
+use crate::telemetry::metrics::RequestInFlight;
 use crate::upstream::Service;
 use http::HeaderValue;
 use std::sync::Arc;
@@ -26,6 +27,8 @@ pub struct Ctx {
     pub reason: Option<Reason>,
     /// Bytes of the request's body so far.
     pub body_bytes: u64,
+    /// Counts it for as long as it lives, however it ends.
+    _in_flight: RequestInFlight,
 }
 
 /// A request on its way to a service.
@@ -56,8 +59,8 @@ pub struct Forward {
 impl Ctx {
     /// A request that has just arrived.
     #[must_use]
-    pub fn new(started: Now) -> Self {
+    pub fn new(started: Now, in_flight: RequestInFlight) -> Self {
         let request_id = HeaderValue::from_static("-");
-        Self { started, client: None, request_id, forward: None, reason: None, body_bytes: 0 }
+        Self { started, client: None, request_id, forward: None, reason: None, body_bytes: 0, _in_flight: in_flight }
     }
 }

@@ -136,12 +136,18 @@ impl Registrar {
 
     fn work(&mut self, batch: &mut Vec<Envelope>) {
         let mut open = Vec::with_capacity(batch.len());
+        let mut until = clock::mono();
+        let last = batch.last().map(|envelope| envelope.now.mono);
         for Envelope { command, now, reply } in batch.drain(..) {
             // Leases are judged by when a heartbeat arrived, not by when its turn came.
             let result = self.registry.apply(command, now);
             open.push(Open { reply, result, since: now.mono });
         }
-        self.registry.expire(clock::mono());
+        // A heartbeat that still waits for its turn may have arrived in time: lapse only what was due before it.
+        if let (Some(last), false) = (last, self.queue.is_empty()) {
+            until = last;
+        }
+        self.registry.expire(until);
         self.settle(open);
     }
 

@@ -44,7 +44,7 @@ pub struct Metrics {
     /// `vertice_service_instances{service,state}`
     pub service_instances: IntGaugeVec,
     /// `vertice_requests_in_flight`
-    pub in_flight: IntGauge,
+    in_flight: IntGauge,
     /// `vertice_connections`
     pub connections: IntGauge,
     /// `vertice_limit_hits_total{limit}`
@@ -206,6 +206,13 @@ impl Metrics {
         }
     }
 
+    /// Counts a request as under way for as long as the guard lives.
+    #[must_use]
+    pub fn request_starts(&self) -> RequestInFlight {
+        self.in_flight.inc();
+        RequestInFlight(self.in_flight.clone())
+    }
+
     /// Counts a limit that was hit.
     pub fn limit_hit(&self, limit: &str) {
         self.limit_hits.with_label_values(&[limit]).inc();
@@ -223,6 +230,16 @@ impl Metrics {
         }
         families.sort_by(|a, b| a.name().cmp(b.name()));
         TextEncoder::new().encode_to_string(&families).unwrap_or_default()
+    }
+}
+
+/// See [`Metrics::request_starts`].
+#[derive(Debug)]
+pub struct RequestInFlight(IntGauge);
+
+impl Drop for RequestInFlight {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
