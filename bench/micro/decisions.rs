@@ -36,15 +36,20 @@ fn look_up_and_pick(c: &mut Criterion) {
     for algorithm in [Algorithm::P2c, Algorithm::RoundRobin] {
         for instances in [1, 3, 20] {
             let (table, names) = bare_table(algorithm, instances);
-            let one = |at: usize| {
+            let one = |name: &str, at: usize| {
                 let table = table.load();
-                let service = table.get(&names[at % names.len()]);
-                let pick = service.and_then(|service| pick(service, &Tried::default(), NOW, at as u64).ok());
+                let pick = table.get(name).and_then(|service| pick(service, &Tried::default(), NOW, at as u64).ok());
                 black_box(pick.map(|pick| pick.address));
             };
+            // Each time another service, and so mostly out of the caches; always the same one.
+            let any = |at: usize| one(&names[at % names.len()], at);
+            let same = |at: usize| one(&names[0], at);
             for threads in [1, 2] {
-                let id = BenchmarkId::new(format!("{algorithm:?}/{instances} instances"), format!("{threads} threads"));
-                group.bench_function(id, |b| b.iter_custom(|count| on_threads(threads, count, one)));
+                let id = |which| {
+                    BenchmarkId::new(format!("{algorithm:?}/{instances} instances/{which}"), format!("{threads} threads"))
+                };
+                group.bench_function(id("any service"), |b| b.iter_custom(|count| on_threads(threads, count, any)));
+                group.bench_function(id("same service"), |b| b.iter_custom(|count| on_threads(threads, count, same)));
             }
         }
     }
@@ -53,10 +58,10 @@ fn look_up_and_pick(c: &mut Criterion) {
 
 /// A request's whole share of deciding: look-up, clock, random number, pick, in-flight count, and the outcome recorded.
 fn attempt(c: &mut Criterion) {
-    let (registrar, world) = world::registrar(SERVICES, 3);
+    let (_registrar, table, _handle) = world::registrar(SERVICES, 3, &Arc::default(), &world::metrics());
     let names = world::shuffled_names(SERVICES);
     let one = |at: usize| {
-        let service = world.table.load().get(&names[at % names.len()]).cloned();
+        let service = table.load().get(&names[at % names.len()]).cloned();
         let attempt = service.and_then(|service| Attempt::start(&service, &mut Tried::default()).ok());
         if let Some(mut attempt) = attempt {
             attempt.answered();
@@ -64,10 +69,9 @@ fn attempt(c: &mut Criterion) {
         }
     };
     for threads in [1, 2] {
-        let id = BenchmarkId::new("attempt, start to end", format!("{threads} threads"));
-        c.bench_function(&id.to_string(), |b| b.iter_custom(|count| on_threads(threads, count, one)));
+        let id = format!("attempt, start to end/{threads} threads");
+        c.bench_function(&id, |b| b.iter_custom(|count| on_threads(threads, count, one)));
     }
-    drop(registrar);
 }
 
 fn breaker(c: &mut Criterion) {
@@ -108,7 +112,7 @@ fn publish(c: &mut Criterion) {
             table.store(Arc::new(new));
         });
     });
-    let (mut registrar, _world) = world::registrar(SERVICES, 1);
+    let (mut registrar, _table, _handle) = world::registrar(SERVICES, 1, &Arc::default(), &world::metrics());
     group.bench_function("one service: as the registrar does, register to outbox", |b| {
         b.iter(|| {
             turns += 1;
@@ -205,7 +209,6 @@ fn route(at: usize) -> StaticRoute {
         preserve_host: None,
     }
 }
-
 
 criterion_group! {
     name = decisions;

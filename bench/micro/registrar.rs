@@ -16,9 +16,10 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 use vertice_core::command::{Command, Deregistration, Renewal};
 use vertice_core::seed;
+use vertice_gateway::registrar::outbox::Outbox;
 use vertice_gateway::registrar::{Applied, Handle};
 use vertice_gateway::store::{self, Keeper, Memory, Store, StoreState};
-use world::World;
+use vertice_gateway::upstream::Table;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -36,7 +37,11 @@ struct Effort {
 
 fn main() -> io::Result<()> {
     let is_quick = std::env::args().any(|argument| argument == "--quick");
-    let effort = if is_quick { Effort { questions: 1_000, look_ups: 500_000 } } else { Effort { questions: 8_000, look_ups: 8_000_000 } };
+    let effort = if is_quick {
+        Effort { questions: 1_000, look_ups: 500_000 }
+    } else {
+        Effort { questions: 8_000, look_ups: 8_000_000 }
+    };
     let mut report = Report::new()?;
     registrations(effort, &mut report)?;
     heartbeats(effort, &mut report)?;
@@ -69,7 +74,7 @@ fn heartbeats(effort: Effort, report: &mut Report) -> io::Result<()> {
         let each = instances / SERVICES;
         let running = Running::start(SERVICES, each, StoreKind::Embedded)?;
         for rate in [0, instances / 30, instances / 3] {
-            let renew = |at: usize| {
+            let renew = move |at: usize| {
                 let at = random(at, instances);
                 renewal(at / each, at % each)
             };
@@ -90,7 +95,7 @@ fn look_ups(effort: Effort, report: &mut Report) -> io::Result<()> {
         let background = running.background(rate, |at| world::register(random(at, SERVICES), 0));
         let took = (0..effort.look_ups).map(|at| {
             let started = now();
-            let found = running.world.table.load().get(&names[at % names.len()]).is_some();
+            let found = running.table.load().get(&names[at % names.len()]).is_some();
             let took = started.elapsed();
             assert!(found, "{} is registered", names[at % names.len()]);
             took
@@ -120,7 +125,7 @@ fn measure(running: &Running, effort: Effort, command: impl Fn(usize) -> Command
         let command = command(at);
         caller.block_on(async {
             let started = now();
-            let applied = ask(&running.world.handle, command).await;
+            let applied = ask(&running.handle, command).await;
             waits.answered.push(started.elapsed());
             if let Some(stored) = applied.stored {
                 // A store that forgets says false, and takes as long.
@@ -142,12 +147,12 @@ fn measure_new(running: &Running, effort: Effort) -> Waits {
         let command = world::register(service_no, 0);
         caller.block_on(async {
             let started = now();
-            ask(&running.world.handle, command).await;
-            let is_routable = running.world.table.load().get(name.as_str()).is_some();
+            ask(&running.handle, command).await;
+            let is_routable = running.table.load().get(name.as_str()).is_some();
             waits.answered.push(started.elapsed());
             assert!(is_routable, "{name} is routable when its registration is answered");
             let registrant = std::net::Ipv4Addr::LOCALHOST.into();
-            ask(&running.world.handle, Command::Deregister(Deregistration { service: name, id: None, all: true, registrant })).await;
+            ask(&running.handle, Command::Deregister(Deregistration { service: name, id: None, all: true, registrant })).await;
         });
     }
     waits
@@ -170,7 +175,8 @@ enum StoreKind {
 
 /// A registrar and a keeper at work, until dropped.
 struct Running {
-    world: Arc<World>,
+    table: Arc<Table>,
+    handle: Handle,
     stop: Option<oneshot::Sender<()>>,
     stop_keeper: Arc<AtomicBool>,
     threads: Vec<std::thread::JoinHandle<()>>,
@@ -181,13 +187,14 @@ struct Running {
 impl Running {
     fn start(services: usize, instances: usize, kind: StoreKind) -> io::Result<Self> {
         let dir = tempfile::tempdir()?;
-        let (registrar, world) = world::registrar(services, instances);
+        let (outbox, metrics) = (Arc::<Outbox>::default(), world::metrics());
+        let (registrar, table, handle) = world::registrar(services, instances, &outbox, &metrics);
         let store: Box<dyn Store> = match kind {
             StoreKind::Embedded => store::open(&dir.path().join("store")).map_err(io::Error::other)?.store,
             StoreKind::Memory => Box::new(Memory::default()),
         };
         let state = Arc::new(StoreState::new(store.kind(), None, store.is_durable(), None));
-        let keeper = Keeper::new(store, world.outbox.clone(), state, world.metrics.clone());
+        let keeper = Keeper::new(store, outbox.clone(), state, metrics);
         let stop_keeper = Arc::new(AtomicBool::new(false));
         let keeper = std::thread::spawn({
             let stop = stop_keeper.clone();
@@ -200,19 +207,19 @@ impl Running {
                 let _ = stopped.await;
             }));
         });
-        while !world.outbox.is_empty() {
+        while !outbox.is_empty() {
             std::thread::sleep(Duration::from_millis(1));
         }
         let threads = vec![registrar, keeper];
-        Ok(Self { world: Arc::new(world), stop: Some(stop), stop_keeper, threads, _dir: dir })
+        Ok(Self { table, handle, stop: Some(stop), stop_keeper, threads, _dir: dir })
     }
 
     /// Sends so many commands a second, in the steps of a millisecond, until dropped.
     fn background(&self, rate: usize, command: impl Fn(usize) -> Command + Send + 'static) -> Background {
         let stop = Arc::new(AtomicBool::new(rate == 0));
         let thread = std::thread::spawn({
-            let (stop, world) = (stop.clone(), self.world.clone());
-            move || send_at(rate, &stop, |at| world.handle.tell(command(at)).is_ok())
+            let (stop, handle) = (stop.clone(), self.handle.clone());
+            move || send_at(rate, &stop, |at| handle.tell(command(at)).is_ok())
         });
         Background { stop, thread: Some(thread) }
     }

@@ -18,31 +18,31 @@ use vertice_gateway::upstream::{Hung, Table};
 /// As `limits.registry_queue`.
 const QUEUE: usize = 65_536;
 
-/// What a registrar shares with others.
-pub(crate) struct World {
-    pub(crate) table: Arc<Table>,
-    pub(crate) outbox: Arc<Outbox>,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) handle: Handle,
-}
-
 /// An empty registry with room for everything here; its leases outlive every bench.
 pub(crate) fn registry() -> Registry {
     Registry::new(Limits { services: 20_000, instances: 200_000, per_service: 10_000 }, Duration::from_secs(3600))
 }
 
 /// The gateway's registrar, with so many services of so many instances registered and published.
-pub(crate) fn registrar(services: usize, instances: usize) -> (Registrar, World) {
-    let metrics = Arc::new(Metrics::new().expect("every name is there once"));
+pub(crate) fn registrar(
+    services: usize,
+    instances: usize,
+    outbox: &Arc<Outbox>,
+    metrics: &Arc<Metrics>,
+) -> (Registrar, Arc<Table>, Handle) {
     let table = Arc::new(Table::from_pointee(Snapshot::empty(42)));
     let (keepalive, write_stall) = (Duration::from_secs(4), Duration::from_secs(30));
     let hung = Hung { metrics: metrics.clone(), keepalive, write_stall };
-    let outbox = Arc::<Outbox>::default();
-    let names = Settings { servers: Vec::new(), refresh: Duration::from_secs(5), timeout: Duration::from_secs(2), concurrency: 1 };
-    let resolver = Resolver::new(names, metrics.clone());
+    let (refresh, timeout) = (Duration::from_secs(5), Duration::from_secs(2));
+    let resolver = Resolver::new(Settings { servers: Vec::new(), refresh, timeout, concurrency: 1 }, metrics.clone());
     let (mut registrar, handle) = Registrar::new(registry(), table.clone(), hung, outbox.clone(), resolver, QUEUE);
     registrar.restore((0..services * instances).map(|at| register(at / instances, at % instances)));
-    (registrar, World { table, outbox, metrics, handle })
+    (registrar, table, handle)
+}
+
+/// Metrics of their own, since a registry takes each name once.
+pub(crate) fn metrics() -> Arc<Metrics> {
+    Arc::new(Metrics::new().expect("every name is there once"))
 }
 
 /// The command with which an instance of a service registers, as from a sidecar.

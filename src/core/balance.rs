@@ -204,6 +204,7 @@ mod tests {
             tags: Vec::new(),
             status: Status::Healthy,
             ttl: Duration::from_secs(60),
+            resolved: Vec::new(),
             registered_wall_ms: 0,
             version_no: 0,
         };

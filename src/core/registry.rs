@@ -226,7 +226,9 @@ impl Registry {
             self.take_out(&service, old, *old != id);
         }
         self.version_no += 1;
-        let facts = Arc::new(facts_of(registration, id.clone(), origin, self.default_ttl, now.wall_ms, self.version_no));
+        let mut facts = facts_of(registration, id.clone(), origin, self.default_ttl, now.wall_ms, self.version_no);
+        facts.resolved = held.as_ref().map_or_else(Vec::new, |host| self.names.addresses(host).to_vec());
+        let facts = Arc::new(facts);
         let ttl = facts.ttl;
         let resolved = self.insert(facts.clone(), cells, now);
         if let Some(host) = &held {
@@ -358,7 +360,17 @@ impl Registry {
         for rival in &rivals {
             self.remove(&service, rival);
         }
+        let held = facts.endpoint.name().cloned();
+        if let Some(host) = &held {
+            self.hold_name(host, &service);
+            if self.names.addresses(host).is_empty() {
+                self.resolved(host, &facts.resolved);
+            }
+        }
         self.insert(Arc::new(facts), Arc::default(), now);
+        if let Some(host) = &held {
+            self.release_name(host, &service);
+        }
         self.effects.push(Effect::Tell(Event::Restored { service, instance }));
         Ok(Reply::Done)
     }
@@ -435,6 +447,13 @@ impl Registry {
                     // The process behind the new address is a new one: what was learned about the old one is void.
                     entry.cells.breaker.try_now();
                     changed = true;
+                    if entry.facts.origin != Origin::Fallback {
+                        self.version_no += 1;
+                        let facts = Arc::make_mut(&mut entry.facts);
+                        facts.version_no = self.version_no;
+                        facts.resolved = addresses.to_vec();
+                        self.effects.push(Effect::Persist(entry.facts.clone()));
+                    }
                 }
             }
             if changed {
@@ -541,6 +560,7 @@ fn facts_of(
         tags: registration.tags,
         status: registration.status,
         ttl: registration.ttl.unwrap_or(default_ttl),
+        resolved: Vec::new(),
         registered_wall_ms: wall_ms,
         version_no,
     }
@@ -561,6 +581,7 @@ fn fallback_facts(service: ServiceName, endpoint: Endpoint, wall_ms: u64) -> Fac
         tags: Vec::new(),
         status: Status::Healthy,
         ttl: Duration::MAX,
+        resolved: Vec::new(),
         registered_wall_ms: wall_ms,
         version_no: 0,
     }

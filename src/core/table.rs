@@ -13,7 +13,7 @@ use crate::status::Status;
 use crate::time::Moment;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -81,6 +81,8 @@ pub struct Facts {
     pub status: Status,
     /// How long a renewal lasts.
     pub ttl: Duration,
+    /// The last good answer for the endpoint's name, so that a restart need not wait for DNS; empty for an address.
+    pub resolved: Vec<IpAddr>,
     /// Milliseconds since the Unix epoch of its registration.
     pub registered_wall_ms: u64,
     /// Orders the facts of one instance: a late write never beats a newer one.

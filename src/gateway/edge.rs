@@ -4,6 +4,7 @@
 mod ending;
 mod local;
 mod observer;
+mod patient;
 
 use crate::accept::Drain;
 use crate::clock;
@@ -23,6 +24,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use ipnet::IpNet;
 pub use observer::Observer;
+use patient::PatientConnector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -85,6 +87,13 @@ impl Edge {
         Self { shared, role }
     }
 
+    /// Whether the request is for a service; the gateway's own paths win over routes.
+    fn is_for_service(&self, session: &Session) -> bool {
+        let target = session.req_header().raw_path();
+        let is_own = || std::str::from_utf8(route::path_of(target)).is_ok_and(|path| self.shared.control.owns(path, self.role));
+        self.role == Role::Gateway && (target.starts_with(b"/v2/") || (self.shared.routing.covers(target) && !is_own()))
+    }
+
     /// Finds the service and makes the first pick, so that a refusal costs no connection.
     fn admit(&self, session: &Session, ctx: &mut Ctx) -> Result<(), Failure> {
         let target = session.req_header().raw_path();
@@ -97,11 +106,13 @@ impl Edge {
             rest_at,
             timeouts,
             is_upgrade: session.is_upgrade_req(),
+            is_tunnel: false,
             tried: vertice_core::balance::Tried::default(),
             next: None,
             attempt: None,
             stale_retried: false,
             request_sent: false,
+            unwritten: 0,
         };
         let name = forward.service.name.as_str();
         let first = Attempt::start(&forward.service, &mut forward.tried);
@@ -127,14 +138,19 @@ impl Edge {
         forward.next.is_some()
     }
 
-    fn peer(attempt: &Attempt, forward: &Forward) -> Option<Box<HttpPeer>> {
+    fn peer(attempt: &mut Attempt, forward: &Forward) -> Option<Box<HttpPeer>> {
         let mut peer = Box::new(attempt.upstream().x.peers.get(attempt.address())?.clone());
         if forward.route.as_ref().is_some_and(|route| route.timeouts.is_some()) {
             peer.options.connection_timeout = Some(forward.timeouts.connect);
         }
-        if attempt.wants_fresh_connection {
+        if attempt.wants_fresh_connection || forward.is_upgrade {
             // No pooled connection has this key.
             peer.group_key = random() | 1;
+        }
+        if forward.is_upgrade && !peer.is_tls() {
+            let (connector, socket) = PatientConnector::new(forward.timeouts.connect);
+            peer.options.custom_l4 = Some(Arc::new(connector));
+            attempt.tunnel_socket = Some(socket);
         }
         Some(peer)
     }
@@ -142,7 +158,14 @@ impl Edge {
     /// The instance has until then to do something; sooner if the whole request is bounded.
     fn due(ctx_started: vertice_core::time::Moment, forward: &Forward, within: Duration) -> vertice_core::time::Moment {
         let due = clock::mono().plus(within);
-        forward.timeouts.request.map_or(due, |whole| due.min(ctx_started.plus(whole)))
+        // A tunnel has no end to wait for.
+        let whole = forward.timeouts.request.filter(|_| !forward.is_tunnel);
+        whole.map_or(due, |whole| due.min(ctx_started.plus(whole)))
+    }
+
+    /// The next bytes are the instance's to send: within the tunnel's bound, or that of an answer.
+    fn expect_more(ctx: &Ctx) {
+        Self::expect(ctx, |forward| if forward.is_tunnel { forward.timeouts.tunnel_idle } else { forward.timeouts.silence });
     }
 
     fn expect(ctx: &Ctx, within: impl FnOnce(&Forward) -> Duration) {
@@ -166,9 +189,14 @@ impl ProxyHttp for Edge {
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
         let settings = &self.shared.settings;
-        let is_upgrade = session.is_upgrade_req();
-        session.set_keepalive(Some(settings.idle_keepalive.as_secs().max(1)));
-        session.set_read_timeout(Some(if is_upgrade { Duration::from_secs(3600) } else { settings.body_stall }));
+        // None means that the client wants the connection closed, or speaks HTTP/1.0.
+        if session.get_keepalive().is_some() {
+            session.set_keepalive(Some(settings.idle_keepalive.as_secs().max(1)));
+        }
+        session.set_read_timeout(Some(settings.body_stall));
+        // RFC 9110 §15.2: an HTTP/1.0 client knows no interim answers.
+        let is_old = session.req_header().version == http::Version::HTTP_10;
+        session.set_ignore_info_resp(is_old);
         session.set_write_timeout(Some(settings.write_stall));
         session.set_total_drain_timeout(Some(settings.body_stall));
         let peer = session.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip);
@@ -179,8 +207,7 @@ impl ProxyHttp for Edge {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
-        let is_for_service = self.role == Role::Gateway && self.shared.routing.covers(session.req_header().raw_path());
-        if !is_for_service {
+        if !self.is_for_service(session) {
             return local::answer(&self.shared.control, self.role, session, ctx).await;
         }
         if let Some(limit) = self.shared.settings.body_bytes
@@ -188,18 +215,13 @@ impl ProxyHttp for Edge {
         {
             return local::fail(session, ctx, &self.shared.metrics, &body_too_large(limit)).await;
         }
-        let Err(failure) = self.admit(session, ctx) else {
-            if let (true, Some(forward)) = (session.is_upgrade_req(), &ctx.forward) {
-                session.set_read_timeout(Some(forward.timeouts.tunnel_idle));
-            }
-            return Ok(false);
-        };
+        let Err(failure) = self.admit(session, ctx) else { return Ok(false) };
         local::fail(session, ctx, &self.shared.metrics, &failure).await
     }
 
     async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         let Some(forward) = &mut ctx.forward else { return Error::e_explain(ErrorType::InternalError, "nowhere to go") };
-        let Some(next) = forward.next.take() else { return Error::e_explain(ErrorType::InternalError, "nobody to try") };
+        let Some(mut next) = forward.next.take() else { return Error::e_explain(ErrorType::InternalError, "nobody to try") };
         let attempts = forward.tried.attempts();
         if attempts > 1 && !next.wants_fresh_connection {
             let retry = forward.service.policy.retry;
@@ -210,7 +232,7 @@ impl ProxyHttp for Edge {
             forward.service.x.retries.inc();
         }
         forward.request_sent = false;
-        let peer = Self::peer(&next, forward);
+        let peer = Self::peer(&mut next, forward);
         forward.attempt = Some(next);
         peer.ok_or_else(|| Error::explain(ErrorType::InternalError, "the instance has no address"))
     }
@@ -230,7 +252,11 @@ impl ProxyHttp for Edge {
         let due =
             forward.timeouts.request.map_or(vertice_core::time::Moment::from_nanos(u64::MAX), |whole| started.plus(whole));
         if let Some(attempt) = &mut forward.attempt {
-            attempt.watch = self.shared.watchdog.watch(fd, due);
+            let tunnel_socket = attempt.tunnel_socket.take().and_then(|socket| socket.lock().take());
+            attempt.watch = match tunnel_socket {
+                Some(socket) => Some(self.shared.watchdog.watch_socket(socket, due)),
+                None => self.shared.watchdog.watch(fd, due),
+            };
         }
         Ok(())
     }
@@ -264,6 +290,13 @@ impl ProxyHttp for Edge {
         if let (false, Some(host)) = (preserve.unwrap_or(forward.service.policy.preserve_host), &upstream.x.host) {
             upstream_request.insert_header("Host", host.clone())?;
         }
+        if forward.is_upgrade && content_length(session).is_none() {
+            // A handshake is complete with its head; what follows is the tunnel's.
+            Self::expect(ctx, |forward| forward.timeouts.first_byte);
+            if let Some(forward) = &mut ctx.forward {
+                forward.request_sent = true;
+            }
+        }
         Ok(())
     }
 
@@ -280,10 +313,10 @@ impl ProxyHttp for Edge {
             return Error::e_explain(ErrorType::HTTPStatus(Reason::BodyTooLarge.status()), "body over the limit");
         }
         let Some(forward) = &mut ctx.forward else { return Ok(()) };
-        let (is_upgrade, was_sent) = (forward.is_upgrade, forward.request_sent);
-        forward.request_sent |= end_of_stream || is_upgrade;
+        let was_sent = forward.request_sent;
+        forward.request_sent |= end_of_stream;
         if forward.attempt.as_ref().is_some_and(Attempt::has_answer) {
-            Self::expect(ctx, |forward| if is_upgrade { forward.timeouts.tunnel_idle } else { forward.timeouts.silence });
+            Self::expect_more(ctx);
         } else if end_of_stream && !was_sent {
             Self::expect(ctx, |forward| forward.timeouts.first_byte);
         }
@@ -301,17 +334,25 @@ impl ProxyHttp for Edge {
             return Ok(());
         }
         let is_tunnel = status == http::StatusCode::SWITCHING_PROTOCOLS;
-        if let Some(attempt) = ctx.forward.as_mut().and_then(|forward| forward.attempt.as_mut()) {
+        let Some(forward) = &mut ctx.forward else { return Ok(()) };
+        if is_tunnel && !forward.is_upgrade {
+            // Passed on, its bytes would be taken for answers to whatever the client asks next.
+            return Err(Error::explain(ErrorType::InvalidHTTPHeader, "an upgrade nobody asked for").into_up());
+        }
+        forward.is_tunnel = is_tunnel;
+        if let Some(attempt) = &mut forward.attempt {
             attempt.answered();
             if is_tunnel {
                 // A tunnel may last for hours; that it was opened is the news.
                 attempt.end(Ending::Answered { status: status.as_u16() });
             }
         }
-        Self::expect(ctx, |forward| if is_tunnel { forward.timeouts.tunnel_idle } else { forward.timeouts.silence });
+        Self::expect_more(ctx);
         Ok(())
     }
 
+    /// Bytes came from the instance. Until they are on their way to the client, a slow client keeps Pingora from reading
+    /// more, which is not the instance's fault.
     fn upstream_response_body_filter(
         &self,
         _session: &mut Session,
@@ -319,7 +360,28 @@ impl ProxyHttp for Edge {
         _end_of_stream: bool,
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
-        Self::expect(ctx, |forward| if forward.is_upgrade { forward.timeouts.tunnel_idle } else { forward.timeouts.silence });
+        if let Some(forward) = &mut ctx.forward {
+            forward.unwritten += 1;
+            if let Some(watch) = forward.attempt.as_ref().and_then(|attempt| attempt.watch.as_ref()) {
+                watch.pause();
+            }
+        }
+        Ok(None)
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        _body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Duration>> {
+        if let Some(forward) = &mut ctx.forward {
+            forward.unwritten = forward.unwritten.saturating_sub(1);
+            if forward.unwritten == 0 {
+                Self::expect_more(ctx);
+            }
+        }
         Ok(None)
     }
 
@@ -331,6 +393,15 @@ impl ProxyHttp for Edge {
     ) -> Result<()> {
         if self.shared.drain.is_draining() {
             session.set_keepalive(None);
+        }
+        if session.req_header().version == http::Version::HTTP_10 && !upstream_response.status.is_informational() {
+            // RFC 9112 §6.1: such a client knows no chunks; the end of the connection ends the body.
+            if upstream_response.remove_header(&http::header::TRANSFER_ENCODING).is_some() {
+                session.set_keepalive(None);
+            }
+        }
+        if let Some(forward) = ctx.forward.as_ref().filter(|forward| forward.is_tunnel) {
+            session.set_read_timeout(Some(forward.timeouts.tunnel_idle));
         }
         for name in headers::hop_by_hop(&upstream_response.headers) {
             upstream_response.remove_header(&name);
@@ -380,12 +451,11 @@ impl ProxyHttp for Edge {
             && !attempt.timed_out()
             && *e.esource() == pingora::ErrorSource::Upstream
             && matches!(e.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError);
-        if is_stale {
-            attempt.end(Ending::StaleConnection);
-        }
         let retry = is_stale && is_replayable && !std::mem::replace(&mut forward.stale_retried, true);
         if retry {
             forward.next = Some(attempt.again());
+        } else if is_stale {
+            attempt.end(Ending::StaleConnection);
         }
         e.set_retry(retry);
         e

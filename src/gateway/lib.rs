@@ -4,6 +4,7 @@
 //! and benches can share it; nobody else links it. `src/ARCHITECTURE.md` draws the rooms and the arrows between them.
 
 pub mod accept;
+pub mod aliases;
 pub mod clock;
 pub mod config;
 pub mod control;

@@ -11,6 +11,7 @@ use crate::telemetry::metrics::Metrics;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{NameServerConfig, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::Name;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -47,6 +48,8 @@ struct Known {
     due: Moment,
     started: Option<Moment>,
     in_flight: bool,
+    /// Look-ups that failed in a row.
+    failures: u32,
     /// An instance uses it. A name that only a registration in progress asked for is dropped again soon.
     used: bool,
 }
@@ -91,7 +94,7 @@ impl Resolver {
         if !used && names.len() >= NAMES_MAX && !names.contains_key(&host) {
             return self.metrics.limit_hit("dns_names");
         }
-        let fresh = Known { addresses: Vec::new(), error: None, due: now, started: None, in_flight: false, used };
+        let fresh = Known { addresses: Vec::new(), error: None, due: now, started: None, in_flight: false, failures: 0, used };
         names.entry(host).or_insert(fresh).used |= used;
         drop(names);
         self.wake.notify_one();
@@ -161,7 +164,7 @@ impl Resolver {
         };
         let slots = Arc::new(Semaphore::new(self.settings.concurrency.max(1)));
         loop {
-            let next = self.start_due(&client, &slots, &registrar).await;
+            let next = self.start_due(&client, &slots, &registrar);
             tokio::select! {
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep_until(clock::timer(next)) => {}
@@ -169,39 +172,63 @@ impl Resolver {
         }
     }
 
-    /// Starts the look-ups that are due; tells when the next one is.
-    async fn start_due(self: &Arc<Self>, client: &Arc<TokioResolver>, slots: &Arc<Semaphore>, registrar: &Handle) -> Moment {
-        for host in self.take_due() {
-            if slots.available_permits() == 0 {
-                self.metrics.limit_hit("dns_concurrency");
-            }
-            let Ok(slot) = slots.clone().acquire_owned().await else { break };
+    /// Starts the look-ups that are due and have a slot; tells when the next one is due. Whoever gives a slot back wakes us.
+    fn start_due(self: &Arc<Self>, client: &Arc<TokioResolver>, slots: &Arc<Semaphore>, registrar: &Handle) -> Moment {
+        for host in self.take_due(slots.available_permits()) {
+            let Ok(slot) = slots.clone().try_acquire_owned() else { break };
             let (resolver, client, registrar) = (self.clone(), client.clone(), registrar.clone());
             tokio::spawn(async move {
                 resolver.look_up(&host, &client, &registrar).await;
                 drop(slot);
+                resolver.wake.notify_one();
             });
         }
-        let names = self.names.lock();
-        let far = clock::mono().plus(Duration::from_secs(3600));
-        names.values().filter(|known| !known.in_flight).map(|known| known.due).min().unwrap_or(far)
+        let (now, names) = (clock::mono(), self.names.lock());
+        let next = names.values().filter(|known| !known.in_flight && known.due > now).map(|known| known.due).min();
+        next.unwrap_or_else(|| now.plus(Duration::from_secs(3600)))
     }
 
-    fn take_due(&self) -> Vec<Arc<str>> {
+    /// At most `free` names that are due, those that never failed first. Names that do fail get at most half of all slots, so
+    /// that however many of them there are, a good name's look-up starts at once.
+    fn take_due(&self, free: usize) -> Vec<Arc<str>> {
         let now = clock::mono();
         let mut names = self.names.lock();
         let is_stale = |known: &Known| !known.used && known.started.is_some_and(|started| now.since(started) > UNUSED_KEPT);
         names.retain(|_, known| !is_stale(known));
-        self.metrics.dns_names.with_label_values(&["used"]).set(i64::try_from(names.len()).unwrap_or(i64::MAX));
-        let unresolved = names.values().filter(|known| known.addresses.is_empty()).count();
-        self.metrics.dns_names.with_label_values(&["unresolved"]).set(i64::try_from(unresolved).unwrap_or(i64::MAX));
-        let due = names.iter_mut().filter(|(_, known)| known.due <= now && !known.in_flight);
-        due.map(|(host, known)| {
-            known.in_flight = true;
-            known.started = Some(now);
-            host.clone()
-        })
-        .collect()
+        self.show(&names);
+        let mut due: Vec<(u32, Moment, Arc<str>)> = names
+            .iter()
+            .filter(|(_, known)| known.due <= now && !known.in_flight)
+            .map(|(host, known)| (known.failures, known.due, host.clone()))
+            .collect();
+        due.sort();
+        if due.len() > free {
+            self.metrics.limit_hit("dns_concurrency");
+        }
+        let failing = names.values().filter(|known| known.in_flight && known.failures > 0).count();
+        let mut failing_left = (self.settings.concurrency / 2).max(1).saturating_sub(failing);
+        due.retain(|(failures, ..)| {
+            let fits = *failures == 0 || failing_left > 0;
+            failing_left = failing_left.saturating_sub(usize::from(*failures > 0));
+            fits
+        });
+        due.truncate(free);
+        for (_, _, host) in &due {
+            if let Some(known) = names.get_mut(host) {
+                known.in_flight = true;
+                known.started = Some(now);
+            }
+        }
+        due.into_iter().map(|(_, _, host)| host).collect()
+    }
+
+    fn show(&self, names: &HashMap<Arc<str>, Known>) {
+        let show = |state: &str, count: usize| {
+            let gauge = self.metrics.dns_names.with_label_values(&[state]);
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        };
+        show("used", names.len());
+        show("unresolved", names.values().filter(|known| known.addresses.is_empty()).count());
     }
 
     async fn look_up(&self, host: &Arc<str>, client: &TokioResolver, registrar: &Handle) {
@@ -217,17 +244,15 @@ impl Resolver {
         }
         self.note(host, result);
         self.answers.send_modify(|count| *count += 1);
-        self.wake.notify_one();
     }
 
     fn note(&self, host: &str, result: Result<Vec<IpAddr>, String>) {
         let mut names = self.names.lock();
-        let refresh = stretched(self.settings.refresh, names.len());
+        let count = names.len();
         let Some(known) = names.get_mut(host) else { return };
         known.in_flight = false;
-        // A name that does not resolve yet is what somebody is waiting for.
-        let pause = if known.addresses.is_empty() && result.is_err() { refresh.min(Duration::from_secs(1)) } else { refresh };
-        known.due = clock::mono().plus(pause);
+        known.failures = if result.is_ok() { 0 } else { known.failures.saturating_add(1) };
+        known.due = clock::mono().plus(pause(self.settings.refresh, count, known.failures));
         match result {
             Ok(addresses) => {
                 known.addresses = addresses;
@@ -249,10 +274,14 @@ impl std::fmt::Debug for Resolver {
     }
 }
 
-/// The pause between look-ups of one name, so that `names` names make at most 100 look-ups a second.
-fn stretched(refresh: Duration, names: usize) -> Duration {
-    let names = u32::try_from(names).unwrap_or(u32::MAX);
-    refresh.max(Duration::from_millis(10) * names)
+/// The pause before the next look-up of a name: `refresh`, stretched so that `names` names make at most 100 look-ups a second.
+/// A name that fails is somebody's who waits: tried again after 1, 2, 4 … s, but no more often than the stretched pause allows
+/// once there are many.
+fn pause(refresh: Duration, names: usize, failures: u32) -> Duration {
+    let spread = Duration::from_millis(10) * u32::try_from(names).unwrap_or(u32::MAX);
+    let backoff = Duration::from_secs(1 << failures.saturating_sub(1).min(6));
+    let wanted = if failures > 0 { backoff.min(refresh) } else { refresh };
+    wanted.max(spread)
 }
 
 fn client(settings: &Settings) -> Result<TokioResolver, hickory_resolver::net::NetError> {
@@ -276,7 +305,9 @@ fn client(settings: &Settings) -> Result<TokioResolver, hickory_resolver::net::N
 }
 
 async fn lookup(client: &TokioResolver, host: &str) -> Result<Vec<IpAddr>, String> {
-    let answer = client.lookup_ip(host).await.map_err(|error| error.to_string())?;
+    // Relaxed: container names have underscores, which host names proper do not.
+    let name = Name::from_str_relaxed(host).map_err(|error| error.to_string())?;
+    let answer = client.lookup_ip(name).await.map_err(|error| error.to_string())?;
     let mut addresses: Vec<IpAddr> = answer.iter().collect();
     // Servers rotate their answers; order decides nothing here, and the same set must look the same.
     addresses.sort_unstable();
@@ -289,10 +320,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn look_ups_are_spread_beyond_five_hundred_names() {
+    fn look_ups_are_spread_beyond_five_hundred_names_and_failures_wait_ever_longer() {
         let refresh = Duration::from_secs(5);
-        assert_eq!(stretched(refresh, 1), refresh);
-        assert_eq!(stretched(refresh, 500), refresh);
-        assert_eq!(stretched(refresh, 10_000), Duration::from_secs(100));
+        assert_eq!(pause(refresh, 1, 0), refresh);
+        assert_eq!(pause(refresh, 500, 0), refresh);
+        assert_eq!(pause(refresh, 10_000, 0), Duration::from_secs(100));
+        assert_eq!([1, 2, 3, 4, 99].map(|failures| pause(refresh, 1, failures).as_secs()), [1, 2, 4, 5, 5]);
+        assert_eq!(pause(refresh, 2000, 1), Duration::from_secs(20));
+    }
+
+    fn resolver(concurrency: usize) -> Arc<Resolver> {
+        let (refresh, timeout) = (Duration::from_secs(5), Duration::from_secs(2));
+        let settings = Settings { servers: Vec::new(), refresh, timeout, concurrency };
+        Resolver::new(settings, Arc::new(Metrics::new().unwrap()))
+    }
+
+    #[test]
+    fn names_that_fail_leave_room_for_those_that_do_not() {
+        let resolver = resolver(4);
+        for n in 0..100 {
+            resolver.want(format!("dead-{n}").into());
+        }
+        resolver.names.lock().values_mut().for_each(|known| known.failures = 3);
+        assert_eq!(resolver.take_due(4).len(), 2);
+        resolver.want("good".into());
+        assert_eq!(resolver.take_due(2), ["good".into()]);
     }
 }

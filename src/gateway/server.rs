@@ -1,6 +1,7 @@
 //! Wiring, and only wiring: who knows whom, in which order things start and end.
 
 use crate::accept::{AcceptApp, AcceptService, AcceptSettings, BindError, Drain, DrainSignal, DrainTimes, HeadLimits, service};
+use crate::aliases::Aliases;
 use crate::clock;
 use crate::config::{AccessLog as AccessSetting, Config, StoreKind, Token};
 use crate::control::{Access, Control, HealthCache, Role, Settings, TokenCheck};
@@ -103,12 +104,14 @@ impl Gateway {
         registrar.restore(initial_commands(&config, &guard, opened.facts));
         let guard = Arc::new(ArcSwap::from_pointee(guard));
         let drain = Arc::<Drain>::default();
+        let aliases = Arc::new(Aliases(config.routing.aliases.clone()));
         let control = Control {
             settings: control_settings(&config),
             access: access_rules(&config),
             guard: guard.clone(),
             registrar: handle.clone(),
             table: table.clone(),
+            aliases: aliases.clone(),
             resolver,
             store: state,
             health_cache: HealthCache::new(config.health.cache_ttl, config.limits.health_cache),
@@ -121,7 +124,7 @@ impl Gateway {
             },
             started,
         };
-        let routing = Routing::new(config.routes.clone(), config.routing.aliases.clone(), random());
+        let routing = Routing::new(config.routes.clone(), aliases, random());
         let shared = Arc::new(Shared {
             settings: edge_settings(&config),
             control: Arc::new(control),
@@ -175,12 +178,10 @@ impl Gateway {
                 server.add_service(accepting(&server.configuration, &config, &shared, &drain, role, bound));
             }
         }
-        if let Some(path) = &config.server.port_file {
-            addresses.write(path)?;
-        }
-        tracing::info!(gateway = ?addresses.gateway, registry = ?addresses.registry, "listening");
         let times = DrainTimes { delay: config.shutdown.delay, grace: config.shutdown.grace };
-        server.run(RunArgs { shutdown_signal: Box::new(DrainSignal::new(drain, times)) });
+        let port_file = config.server.port_file.clone();
+        let signal = DrainSignal::new(drain, times).on_ready(move || announce(&addresses, port_file.as_deref()));
+        server.run(RunArgs { shutdown_signal: Box::new(signal) });
 
         // The runtimes are gone, and with them whoever could still change something.
         stop.store(true, Ordering::Release);
@@ -407,6 +408,13 @@ fn edge_settings(config: &Config) -> edge::Settings {
         idle_keepalive: limits.idle_keepalive,
         body_bytes: limits.body_bytes,
     }
+}
+
+fn announce(addresses: &Addresses, port_file: Option<&std::path::Path>) {
+    if let Some(Err(error)) = port_file.map(|path| addresses.write(path)) {
+        tracing::error!(%error, "failed to write the port file");
+    }
+    tracing::info!(gateway = ?addresses.gateway, registry = ?addresses.registry, "listening");
 }
 
 /// A panic in a request ends that request; here it is counted, so that somebody notices.

@@ -25,9 +25,8 @@ fn a_check_asks_once_and_then_the_cache() {
     let (upstream, _health) = service_with_health(200);
     gateway.register("checked", &upstream);
     let first = check(&gateway, "checked");
-    let expected = [
-        "service_name", "service_url", "healthy", "status_code", "response_time_ms", "cached", "cache_layer", "timestamp",
-    ];
+    let expected =
+        ["service_name", "service_url", "healthy", "status_code", "response_time_ms", "cached", "cache_layer", "timestamp"];
     assert_eq!(first.as_object().unwrap().keys().map(String::as_str).collect::<BTreeSet<_>>(), expected.into());
     assert_eq!((&first["service_name"], &first["service_url"]), (&json!("checked"), &json!(upstream.url())));
     assert_eq!((&first["healthy"], &first["status_code"]), (&json!(true), &json!(200)));
@@ -117,8 +116,7 @@ fn concurrent_checks_share_one_probe() {
 
 #[test]
 fn a_breaker_spares_a_service_that_never_answers() {
-    let gateway =
-        Gateway::builder().env("VERTICE_HEALTH__CACHE_TTL", "0s").env("VERTICE_HEALTH__TIMEOUT", "200ms").start();
+    let gateway = Gateway::builder().env("VERTICE_HEALTH__CACHE_TTL", "0s").env("VERTICE_HEALTH__TIMEOUT", "200ms").start();
     let upstream = Upstream::start(silent());
     gateway.register("silent", &upstream);
     eventually("the breaker of the checks to open", || {

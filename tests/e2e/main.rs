@@ -6,14 +6,19 @@
     reason = "tests fail by panicking, and show why; helpers outside #[test] functions count as tests too"
 )]
 
-mod harness;
-mod registry_api;
-mod wire;
-mod routing;
-mod resolution;
-mod streaming;
-mod resilience;
+mod demo;
 mod dns;
+mod fuzz;
+mod harness;
 mod health_cache;
+mod metrics;
+mod process;
+mod registry_api;
+mod resilience;
+mod resolution;
+mod routing;
+mod sidecar;
 mod status;
 mod store;
+mod streaming;
+mod wire;

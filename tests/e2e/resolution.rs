@@ -84,8 +84,7 @@ fn variables_that_are_no_service_lead_nowhere() {
 #[test]
 fn the_environment_can_be_ignored() {
     let upstream = Upstream::start(echo());
-    let gateway =
-        Gateway::builder().env("VISION_URL", &upstream.url()).env("VERTICE_ROUTING__ENV_FALLBACK", "false").start();
+    let gateway = Gateway::builder().env("VISION_URL", &upstream.url()).env("VERTICE_ROUTING__ENV_FALLBACK", "false").start();
     gateway.data(get("/v2/vision/x")).problem(503, "no_route");
 }
 

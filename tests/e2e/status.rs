@@ -7,7 +7,8 @@ use crate::harness::{Gate, Gateway, Request, Upstream, eventually, get, post};
 
 #[test]
 fn it_shows_what_is_in_force() {
-    let gateway = Gateway::builder().env("REPLICA_ID", "replica-7").env("ZONE", "eu-1").env("VERTICE_LEASE__TTL", "90s").start();
+    let gateway =
+        Gateway::builder().env("REPLICA_ID", "replica-7").env("ZONE", "eu-1").env("VERTICE_LEASE__TTL", "90s").start();
     let upstream = Upstream::start(text("ok"));
     gateway.register("shown_service", &upstream);
     for _ in 0..5 {

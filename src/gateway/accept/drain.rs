@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use log::{error, info, warn};
+use parking_lot::Mutex;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
@@ -148,17 +149,26 @@ pub struct DrainTimes {
 
 /// Waits for SIGTERM, SIGINT or [`Drain::request`], drains, and then tells Pingora to stop at once. A second signal ends the
 /// draining.
-#[derive(Debug)]
 pub struct DrainSignal {
     drain: Arc<Drain>,
     times: DrainTimes,
+    ready: Mutex<Option<Ready>>,
 }
+
+type Ready = Box<dyn FnOnce() + Send>;
 
 impl DrainSignal {
     /// A signal for `RunArgs { shutdown_signal }`.
     #[must_use]
     pub fn new(drain: Arc<Drain>, times: DrainTimes) -> Self {
-        Self { drain, times }
+        Self { drain, times, ready: Mutex::new(None) }
+    }
+
+    /// Calls `ready` as soon as signals are caught: whoever waits for it may stop the process in good order from then on.
+    #[must_use]
+    pub fn on_ready(self, ready: impl FnOnce() + Send + 'static) -> Self {
+        *self.ready.lock() = Some(Box::new(ready));
+        self
     }
 
     async fn wind_down(&self) {
@@ -174,10 +184,20 @@ impl DrainSignal {
     }
 }
 
+impl std::fmt::Debug for DrainSignal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DrainSignal").field("times", &self.times).finish_non_exhaustive()
+    }
+}
+
 #[async_trait]
 impl ShutdownSignalWatch for DrainSignal {
     async fn recv(&self) -> ShutdownSignal {
         let mut signals = StopSignals::install();
+        let ready = self.ready.lock().take();
+        if let Some(ready) = ready {
+            ready();
+        }
         tokio::select! {
             name = signals.next() => info!("{name}: draining"),
             () = self.drain.requested.notified() => info!("draining on request"),
@@ -194,6 +214,8 @@ impl ShutdownSignalWatch for DrainSignal {
 struct StopSignals {
     terminate: Option<Signal>,
     interrupt: Option<Signal>,
+    /// Ends nothing; caught because its default is to kill.
+    hangup: Option<Signal>,
 }
 
 impl StopSignals {
@@ -201,13 +223,21 @@ impl StopSignals {
         let install = |kind: SignalKind, name: &str| {
             signal(kind).inspect_err(|cause| error!("failed to install the handler of {name}: {cause}")).ok()
         };
-        Self { terminate: install(SignalKind::terminate(), "SIGTERM"), interrupt: install(SignalKind::interrupt(), "SIGINT") }
+        Self {
+            terminate: install(SignalKind::terminate(), "SIGTERM"),
+            interrupt: install(SignalKind::interrupt(), "SIGINT"),
+            hangup: install(SignalKind::hangup(), "SIGHUP"),
+        }
     }
 
+    /// The next signal that ends the process.
     async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            () = received(&mut self.terminate) => "SIGTERM",
-            () = received(&mut self.interrupt) => "SIGINT",
+        loop {
+            tokio::select! {
+                () = received(&mut self.terminate) => return "SIGTERM",
+                () = received(&mut self.interrupt) => return "SIGINT",
+                () = received(&mut self.hangup) => warn!("SIGHUP: this version cannot reload its configuration; nothing changed"),
+            }
         }
     }
 }

@@ -341,8 +341,8 @@ fn request_line(window: &[u8], line: Range<usize>) -> Result<RequestLine, Refusa
     if !method.iter().copied().all(is_token_byte) {
         return Err(bad("the method is not a token"));
     }
-    if matches!(method, b"CONNECT" | b"TRACE") {
-        return Err(bad("CONNECT and TRACE are not served"));
+    if method == b"CONNECT" {
+        return Err(bad("CONNECT is not served"));
     }
     if !is_target(target) {
         return Err(bad("a character in the request target that must be percent-encoded"));
@@ -528,7 +528,6 @@ mod tests {
             ("GE\u{7f}T / HTTP/1.1\r\n".into(), "method"),
             ("GET  / HTTP/1.1\r\n".into(), "version"),
             (with_line("CONNECT x:80 HTTP/1.1"), "CONNECT"),
-            (with_line("TRACE / HTTP/1.1"), "TRACE"),
             (with_line("OPTIONS * HTTP/1.1"), "neither a path"),
             (with_line("GET x HTTP/1.1"), "neither a path"),
             (with_line("GET ?q HTTP/1.1"), "neither a path"),

@@ -28,6 +28,9 @@ const BACKLOG: i32 = 65_535;
 /// Pingora's read buffer per connection. Its default of 64 KiB is paid by every idle connection.
 const READ_BUFFER_BYTES: usize = 4096;
 
+/// How much of an answer the kernel may hold back before a client has taken what went before.
+const UNSENT_BYTES_MAX: u32 = 128 * 1024;
+
 /// Why an address could not be listened on.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
@@ -76,6 +79,9 @@ impl BoundListener {
             socket.set_only_v6(false)?;
         }
         socket.set_nonblocking(true)?;
+        // Inherited by accepted sockets. Without it the kernel buffers megabytes for a slow client and reports the socket
+        // writable only when a third of that is gone, which reads like a client that has stopped taking bytes.
+        socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let listener = TcpListener::from(socket);

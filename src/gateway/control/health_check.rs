@@ -36,6 +36,8 @@ pub struct HealthCache {
 struct Entry {
     last: Mutex<Option<(Moment, HealthCheck)>>,
     breaker: BreakerCell,
+    /// The newest registration that the verdicts are about; a newer one is asked afresh.
+    version_no: AtomicU64,
 }
 
 impl HealthCache {
@@ -80,10 +82,16 @@ impl HealthCache {
 
 pub(super) async fn check(control: &Control, name: &str) -> Answer {
     let table = control.table.load_full();
-    let service = table.get(name).ok_or_else(|| Error::not_found(name))?;
+    let service = control.aliases.resolve(name, &table).ok_or_else(|| Error::not_found(name))?;
+    let name = service.name.as_str();
     let cache = &control.health_cache;
     let entry = cache.entry(name, |name| table.get(name).is_some());
     let mut last = entry.last.lock().await;
+    let version_no = service.instances.iter().map(|upstream| upstream.facts.version_no).max().unwrap_or(0);
+    if entry.version_no.swap(version_no, Ordering::Relaxed) != version_no {
+        *last = None;
+        entry.breaker.try_now();
+    }
     if let Some((at, verdict)) = last.as_ref()
         && clock::mono().since(*at) < cache.ttl
     {
@@ -119,6 +127,10 @@ async fn probe(control: &Control, service: &Service, breaker: &BreakerCell) -> H
     }
     let phase = breaker.load().phase(clock::mono());
     control.metrics.health_breaker.with_label_values(&[name]).set(f64::from(phase.as_number()));
+    if control.table.load().get(name).is_none() {
+        // Gone meanwhile, and its series with it: they must not come back.
+        service.x.remove();
+    }
     HealthCheck {
         service_name: name.to_owned(),
         service_url: upstream.or(service.best()).map(|u| u.facts.endpoint.to_string()).unwrap_or_default(),

@@ -16,6 +16,7 @@ mod register;
 mod renew;
 mod status;
 
+use crate::aliases::Aliases;
 use crate::clock;
 use crate::probe::Prober;
 use crate::registrar::Handle;
@@ -99,6 +100,8 @@ pub struct Control {
     pub registrar: Handle,
     /// What is routable.
     pub table: Arc<Table>,
+    /// Other names of what is routable.
+    pub aliases: Arc<Aliases>,
     /// Names.
     pub resolver: Arc<Resolver>,
     /// The store's condition.

@@ -67,7 +67,10 @@ async fn read_body(session: &mut Session) -> Result<Read> {
     if length.is_some_and(|length| length > BODY_MAX) {
         return Ok(Read::TooLarge);
     }
-    if session.req_header().headers.contains_key(http::header::EXPECT) {
+    let head = session.req_header();
+    let expects = head.headers.get(http::header::EXPECT);
+    // RFC 9110 §10.1.1: an HTTP/1.0 client's expectation is ignored.
+    if head.version != http::Version::HTTP_10 && expects.is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
         session.write_continue_response().await?;
     }
     tokio::time::timeout(BODY_DEADLINE, collect(session)).await.unwrap_or(Ok(Read::TooSlow))

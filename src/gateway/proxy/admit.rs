@@ -1,11 +1,11 @@
 //! From a request's target to a service.
 
 use super::fail::Failure;
+use crate::aliases::Aliases;
 use crate::telemetry::service::RouteMetrics;
 use crate::upstream::{Hung, Service};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
-use vertice_core::name::{self, ServiceName};
 use vertice_core::route::{self, StaticRoute, StaticRoutes};
 use vertice_core::table::Snapshot;
 
@@ -14,7 +14,7 @@ use vertice_core::table::Snapshot;
 pub struct Routing {
     routes: StaticRoutes,
     counters: HashMap<Arc<str>, RouteMetrics>,
-    aliases: BTreeMap<ServiceName, ServiceName>,
+    aliases: Arc<Aliases>,
 }
 
 /// Where a request goes.
@@ -31,7 +31,7 @@ pub struct Plan {
 impl Routing {
     /// Routes and aliases. `seed` keeps clients from choosing paths that collide.
     #[must_use]
-    pub fn new(routes: Vec<StaticRoute>, aliases: BTreeMap<ServiceName, ServiceName>, seed: u64) -> Self {
+    pub fn new(routes: Vec<StaticRoute>, aliases: Arc<Aliases>, seed: u64) -> Self {
         let counters = routes.iter().map(|route| (route.name.clone(), RouteMetrics::default())).collect();
         Self { routes: StaticRoutes::new(routes, seed), counters, aliases }
     }
@@ -56,27 +56,13 @@ impl Routing {
         if target.starts_with(b"/v2/") {
             let Some(v2) = route::split_v2(target) else { return Err(Failure::not_found()) };
             let rest_at = target.len() - v2.rest.len();
-            let service = self.resolve(v2.service, table).ok_or_else(|| Failure::no_route(v2.service))?;
+            let service = self.aliases.resolve(v2.service, table).ok_or_else(|| Failure::no_route(v2.service))?;
             return Ok(Plan { service: service.clone(), route: None, rest_at });
         }
         let found = self.routes.find(target).ok_or_else(Failure::not_found)?;
         let name = found.route.service.as_str();
-        let service = self.resolve(name, table).ok_or_else(|| Failure::no_route(name))?;
+        let service = self.aliases.resolve(name, table).ok_or_else(|| Failure::no_route(name))?;
         let rest_at = if found.route.rewrite.is_some() { found.rest_at } else { 0 };
         Ok(Plan { service: service.clone(), route: Some(found.route.clone()), rest_at })
-    }
-
-    /// The service of that name, else of its normal form, else of what it is an alias for.
-    #[must_use]
-    pub fn resolve<'t>(&self, text: &str, table: &'t Snapshot<Hung>) -> Option<&'t Arc<Service>> {
-        if let Some(service) = table.get(text) {
-            return Some(service);
-        }
-        let normal = name::normalise(text);
-        let normal = normal.as_ref().map_or(text, ServiceName::as_str);
-        let by_alias = || table.get(self.aliases.get(normal)?.as_str());
-        // Environment variables cannot spell a hyphen: `A_B_URL` is the fallback of `a-b` too.
-        let by_variable = || table.get(&normal.replace('-', "_")).filter(|service| service.is_fallback);
-        table.get(normal).or_else(by_alias).or_else(by_variable)
     }
 }

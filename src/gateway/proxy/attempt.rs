@@ -4,8 +4,11 @@ use super::watch::Watch;
 use crate::clock;
 use crate::random::random;
 use crate::upstream::{Service, Upstream};
+use parking_lot::Mutex;
+use std::net::TcpStream;
 use std::sync::Arc;
 use vertice_core::balance::{self, NoPick, Tried};
+use vertice_core::breaker::Phase;
 use vertice_core::cell::InFlight;
 use vertice_core::outcome::{Ending, Verdict};
 use vertice_core::time::Moment;
@@ -24,10 +27,14 @@ pub struct Attempt {
     started: Moment,
     first_byte: Option<Moment>,
     ended: bool,
+    /// Whether it is the one request that tries a half-open breaker.
+    is_probe: bool,
     /// Whether a connection of its own is to be made, because a pooled one turned out to be dead.
     pub wants_fresh_connection: bool,
     /// Watches over the connection, once there is one.
     pub watch: Option<Arc<Watch>>,
+    /// Where a connection for an upgrade leaves a duplicate of its socket.
+    pub tunnel_socket: Option<Arc<Mutex<Option<TcpStream>>>>,
 }
 
 impl Attempt {
@@ -47,14 +54,18 @@ impl Attempt {
             started: now,
             first_byte: None,
             ended: false,
+            is_probe: pick.probe,
             wants_fresh_connection: false,
             watch: None,
+            tunnel_socket: None,
         })
     }
 
-    /// The same instance and address once more, on a fresh connection.
+    /// The same instance and address once more, on a fresh connection, because the pooled one was dead. This attempt is over
+    /// and has taught nothing; if it was a probe, the next one is it now.
     #[must_use]
-    pub fn again(&self) -> Self {
+    pub fn again(&mut self) -> Self {
+        self.ended = true;
         Self {
             service: self.service.clone(),
             upstream: self.upstream.clone(),
@@ -63,8 +74,10 @@ impl Attempt {
             started: clock::mono(),
             first_byte: None,
             ended: false,
+            is_probe: self.is_probe,
             wants_fresh_connection: true,
             watch: None,
+            tunnel_socket: None,
         }
     }
 
@@ -113,6 +126,11 @@ impl Attempt {
         }
         if ending == Ending::ConnectFailed {
             cells.address.failed(self.address, self.upstream.addresses.len());
+        }
+        let is_decided = cells.breaker.load().phase(now) != Phase::Closed;
+        if is_decided && !self.is_probe {
+            // Admitted before the breaker opened: its news is older than the decision, and the probe is another's.
+            return;
         }
         let changed = cells.breaker.record(verdict, &self.service.policy.breaker, now, random());
         if let Some(transition) = changed {

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// The client behind a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +16,9 @@ pub struct Client {
 }
 
 impl Client {
-    /// Finds the client: the right-most address of `X-Forwarded-For` that is not a trusted proxy, if the peer is one.
+    /// Finds the client: the right-most address of `X-Forwarded-For`, else of `Forwarded`, that is not a trusted proxy, if the
+    /// peer is one. An entry that names no address hides the client: it is then [unspecified](Ipv4Addr::UNSPECIFIED), which no
+    /// rule allows anything, and never the proxy in front of it.
     #[must_use]
     pub fn find(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
         let peer = peer.to_canonical();
@@ -25,17 +27,44 @@ impl Client {
             return Self { peer, address: peer, is_trusted: false };
         }
         let mut address = peer;
-        let fields = headers.get_all("x-forwarded-for").iter().rev();
-        let hops = fields.filter_map(|field| field.to_str().ok()).flat_map(|field| field.rsplit(','));
-        for hop in hops {
-            let Ok(hop) = hop.trim().parse::<IpAddr>() else { break };
-            address = hop.to_canonical();
+        for hop in hops(headers).iter().rev() {
+            address = parse_hop(hop).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
             if !is_proxy(address) {
                 break;
             }
         }
         Self { peer, address, is_trusted: true }
     }
+}
+
+/// The chain of hops as proxies wrote it down, the client first.
+fn hops(headers: &HeaderMap) -> Vec<String> {
+    let entries = |name: &str| -> Vec<String> {
+        let fields = headers.get_all(name).iter();
+        fields
+            .flat_map(|field| String::from_utf8_lossy(field.as_bytes()).split(',').map(str::to_owned).collect::<Vec<_>>())
+            .collect()
+    };
+    if headers.contains_key("x-forwarded-for") {
+        return entries("x-forwarded-for");
+    }
+    entries("forwarded").iter().map(|element| forwarded_for(element).unwrap_or_default().to_owned()).collect()
+}
+
+/// The `for` parameter of one element of `Forwarded` (RFC 7239 §4).
+fn forwarded_for(element: &str) -> Option<&str> {
+    element.split(';').find_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("for").then(|| value.trim().trim_matches('"'))
+    })
+}
+
+/// `1.2.3.4`, `1.2.3.4:80`, `::1`, `[::1]` or `[::1]:80`.
+fn parse_hop(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let address = bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|socket| socket.ip()))?;
+    Some(IpAddr::to_canonical(&address))
 }
 
 /// The forwarding fields that the instance gets.
@@ -142,8 +171,30 @@ mod tests {
     }
 
     #[test]
-    fn rubbish_in_the_chain_ends_it() {
-        let headers = headers(&[("x-forwarded-for", "1.1.1.1, evil, 10.3.3.3")]);
-        assert_eq!(Client::find(ip("10.0.0.1"), &headers, &trusted()).address, ip("10.3.3.3"));
+    fn ports_brackets_and_forwarded_are_understood() {
+        for (field, value, client) in [
+            ("x-forwarded-for", "8.8.8.8:5555", "8.8.8.8"),
+            ("x-forwarded-for", "[2001:db8::1]:80, 10.1.1.1", "2001:db8::1"),
+            ("x-forwarded-for", "2001:db8::1", "2001:db8::1"),
+            ("forwarded", "for=8.8.8.8;proto=http, For=\"[2001:db8::2]:4711\";by=10.1.1.1", "2001:db8::2"),
+            ("forwarded", "for=8.8.8.8, for=10.3.3.3", "8.8.8.8"),
+        ] {
+            let headers = headers(&[(field, value)]);
+            assert_eq!(Client::find(ip("10.0.0.1"), &headers, &trusted()).address, ip(client), "{value}");
+        }
+    }
+
+    #[test]
+    fn an_unreadable_entry_hides_the_client() {
+        for (field, value) in [
+            ("x-forwarded-for", "1.1.1.1, evil, 10.3.3.3"),
+            ("x-forwarded-for", "unknown"),
+            ("x-forwarded-for", "8.8.8.8, "),
+            ("forwarded", "for=_hidden"),
+            ("forwarded", "proto=https"),
+        ] {
+            let headers = headers(&[(field, value)]);
+            assert_eq!(Client::find(ip("10.0.0.1"), &headers, &trusted()).address, ip("0.0.0.0"), "{value}");
+        }
     }
 }

@@ -44,6 +44,8 @@ pub struct Forward {
     pub timeouts: Timeouts,
     /// Whether it asks for an upgrade.
     pub is_upgrade: bool,
+    /// Whether the instance agreed to the upgrade.
+    pub is_tunnel: bool,
     /// Whom it was sent to so far.
     pub tried: Tried,
     /// The attempt that comes next.
@@ -54,6 +56,8 @@ pub struct Forward {
     pub stale_retried: bool,
     /// The whole request has been handed to the instance.
     pub request_sent: bool,
+    /// Pieces of the answer that came from the instance and are not on their way to the client yet.
+    pub unwritten: u32,
 }
 
 impl Ctx {

@@ -67,14 +67,23 @@ impl Watchdog {
     /// Watches over the connection behind `fd`, which must be open during the call. `None` when no descriptor is left.
     #[must_use]
     pub fn watch(&self, fd: RawFd, due: Moment) -> Option<Arc<Watch>> {
+        if fd < 0 {
+            return None;
+        }
         #[expect(unsafe_code, reason = "Pingora lends the descriptor for the duration of the call; it is duplicated at once")]
         // SAFETY: the caller has the descriptor from `connected_to_upstream`, which holds the connection while it runs.
         let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
         let socket = TcpStream::from(borrowed.try_clone_to_owned().ok()?);
+        Some(self.watch_socket(socket, due))
+    }
+
+    /// Watches over the connection that `socket` is a duplicate of.
+    #[must_use]
+    pub fn watch_socket(&self, socket: TcpStream, due: Moment) -> Arc<Watch> {
         let watch = Arc::new(Watch { socket, due_ms: AtomicU64::new(due.millis()), fired: AtomicBool::new(false) });
         let shard = self.next.fetch_add(1, Ordering::Relaxed) % SHARDS;
         self.shards[shard].lock().push(Arc::downgrade(&watch));
-        Some(watch)
+        watch
     }
 
     /// Looks at every watch once.

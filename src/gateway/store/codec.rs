@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 use vertice_core::endpoint::Endpoint;
 use vertice_core::name::{InstanceId, ServiceName};
@@ -33,6 +34,8 @@ struct Record {
     tags: Vec<String>,
     status: String,
     ttl_ms: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    resolved: Vec<IpAddr>,
     registered_wall_ms: u64,
     version_no: u64,
 }
@@ -61,6 +64,7 @@ pub fn encode(facts: &Facts) -> Vec<u8> {
         tags: facts.tags.clone(),
         status: facts.status.as_str().to_owned(),
         ttl_ms: u64::try_from(facts.ttl.as_millis()).unwrap_or(u64::MAX),
+        resolved: facts.resolved.clone(),
         registered_wall_ms: facts.registered_wall_ms,
         version_no: facts.version_no,
     };
@@ -90,6 +94,7 @@ pub fn decode(value: &[u8]) -> Result<Facts, String> {
         tags: record.tags,
         status: Status::parse(&record.status).ok_or_else(|| format!("status {:?} is unknown", record.status))?,
         ttl: Duration::from_millis(record.ttl_ms),
+        resolved: record.resolved,
         registered_wall_ms: record.registered_wall_ms,
         version_no: record.version_no,
     })
@@ -113,6 +118,7 @@ mod tests {
             tags: vec!["t".into()],
             status: Status::Draining,
             ttl: Duration::from_millis(5500),
+            resolved: vec![[10, 0, 0, 7].into()],
             registered_wall_ms: 1,
             version_no: 9,
         }

@@ -23,7 +23,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
-use super::{Change, Record, Store, StoreError};
+use super::{Change, Record, Store, StoreError, SyncJob};
 
 const DATABASE: &str = "registry.db";
 const LOG: &str = "registry.db-wal";
@@ -225,21 +225,31 @@ impl Store for Embedded {
         Ok(())
     }
 
-    fn sync(&mut self) -> Result<(), StoreError> {
-        if self.fold_due || self.checkpoint("NOOP")?.1 >= LOG_PAGES_MAX {
+    fn begin_sync(&mut self) -> Result<Option<SyncJob>, StoreError> {
+        let folded = self.fold_due || self.checkpoint("NOOP")?.1 >= LOG_PAGES_MAX;
+        if folded {
             self.fold_log()?;
-        } else if let Err(e) = self.log.sync_data() {
-            // The kernel may now take the unwritten pages for clean: have them written again.
-            self.fold_due = true;
-            return Err(unwritable(&self.dir, &e));
-        }
-        if !self.names_synced {
-            sync_directory(&self.dir).map_err(|e| unwritable(&self.dir, &e))?;
-            self.names_synced = true;
         }
         let mark = Mark(self.sequence).encode();
-        let noted = self.synced.write_all_at(&mark, 0);
-        noted.map_err(|e| unwritable(&self.dir, &e))
+        let names = !std::mem::replace(&mut self.names_synced, true);
+        let (log, synced) = (self.log.try_clone(), self.synced.try_clone());
+        let (log, synced) = (log.map_err(|e| unwritable(&self.dir, &e))?, synced.map_err(|e| unwritable(&self.dir, &e))?);
+        let dir = self.dir.clone();
+        Ok(Some(Box::new(move || {
+            if !folded {
+                log.sync_data().map_err(|e| unwritable(&dir, &e))?;
+            }
+            if names {
+                sync_directory(&dir).map_err(|e| unwritable(&dir, &e))?;
+            }
+            synced.write_all_at(&mark, 0).map_err(|e| unwritable(&dir, &e))
+        })))
+    }
+
+    fn sync_failed(&mut self) {
+        // The kernel may now take the unwritten pages for clean: have them written again.
+        self.fold_due = true;
+        self.names_synced = false;
     }
 
     fn load(&mut self) -> Result<Vec<Record>, StoreError> {

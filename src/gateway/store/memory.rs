@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Change, Record, Store, StoreError};
+use super::{Change, Record, Store, StoreError, SyncJob};
 
 /// Records in memory, for when no durable store can be had.
 #[derive(Debug, Default)]
@@ -21,8 +21,8 @@ impl Store for Memory {
         Ok(())
     }
 
-    fn sync(&mut self) -> Result<(), StoreError> {
-        Ok(())
+    fn begin_sync(&mut self) -> Result<Option<SyncJob>, StoreError> {
+        Ok(None)
     }
 
     fn load(&mut self) -> Result<Vec<Record>, StoreError> {

@@ -30,6 +30,9 @@ pub struct Change {
     pub value: Option<Vec<u8>>,
 }
 
+/// Waits for the disk; see [`Store::begin_sync`].
+pub type SyncJob = Box<dyn FnOnce() -> Result<(), StoreError> + Send>;
+
 /// Where records are kept. Every implementation passes the same suite.
 pub trait Store: Send {
     /// Writes the whole batch or nothing, later changes of one key winning over earlier ones.
@@ -46,7 +49,20 @@ pub trait Store: Send {
     ///
     /// # Errors
     /// What was written still survives this process; call again later.
-    fn sync(&mut self) -> Result<(), StoreError>;
+    fn sync(&mut self) -> Result<(), StoreError> {
+        let Some(job) = self.begin_sync()? else { return Ok(()) };
+        job().inspect_err(|_| self.sync_failed())
+    }
+
+    /// The part of [`sync`](Store::sync) that waits for the disk, to be run on another thread while this one goes on
+    /// writing: it covers what was written before this call. `None` when there is nothing to do.
+    ///
+    /// # Errors
+    /// As for `sync`.
+    fn begin_sync(&mut self) -> Result<Option<SyncJob>, StoreError>;
+
+    /// The job that `begin_sync` gave away has failed.
+    fn sync_failed(&mut self) {}
 
     /// All records, in no particular order.
     ///

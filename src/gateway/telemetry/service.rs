@@ -5,6 +5,7 @@ use arc_swap::ArcSwapOption;
 use http::Method;
 use prometheus::{Histogram, IntCounter};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use vertice_core::cell::Transition;
 
 /// The methods with a label of their own; others count as `_OTHER` (OpenTelemetry's rule), so that clients cannot invent
@@ -23,6 +24,8 @@ pub struct ServiceMetrics {
     /// `vertice_upstream_retries_total{service}`
     pub retries: IntCounter,
     v2: RouteMetrics,
+    /// The service is gone: what still ends must not bring its series back.
+    gone: AtomicBool,
 }
 
 impl ServiceMetrics {
@@ -35,21 +38,31 @@ impl ServiceMetrics {
             duration: all.request_duration.with_label_values(&[service]),
             retries: all.retries.with_label_values(&[service]),
             v2: RouteMetrics::default(),
+            gone: AtomicBool::new(false),
         }
     }
 
     /// Counts a finished request under `/v2/`.
     pub fn count(&self, method: &Method, status: u16) {
+        if self.gone.load(Ordering::Relaxed) {
+            return;
+        }
         self.v2.count(&self.all, &self.service, V2_ROUTE, method, status);
     }
 
     /// Counts a finished request of a configured route.
     pub fn count_routed(&self, counters: &RouteMetrics, route: &str, method: &Method, status: u16) {
+        if self.gone.load(Ordering::Relaxed) {
+            return;
+        }
         counters.count(&self.all, &self.service, route, method, status);
     }
 
     /// Counts a change of a breaker.
     pub fn breaker_changed(&self, transition: Transition) {
+        if self.gone.load(Ordering::Relaxed) {
+            return;
+        }
         self.all.breaker_transitions.with_label_values(&[&*self.service, transition.to.as_str()]).inc();
     }
 
@@ -65,6 +78,7 @@ impl ServiceMetrics {
 
     /// Removes the service's series: it is gone.
     pub fn remove(&self) {
+        self.gone.store(true, Ordering::Relaxed);
         let service = &*self.service;
         // A series that never existed cannot be removed, which is fine.
         let _ = self.all.request_duration.remove_label_values(&[service]);

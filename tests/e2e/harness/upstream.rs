@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use super::http::{Headers, header, headers_all, parse_head};
-use super::net;
+use super::{eventually, net};
 
 /// What becomes of the connection after an exchange.
 pub(crate) enum After {
@@ -161,7 +161,7 @@ impl Upstream {
         let shared = Arc::new(Shared {
             script: Mutex::new(script),
             seen: Mutex::default(),
-            streams: Mutex::default(),
+            idle: Mutex::default(),
             stopping: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
@@ -209,13 +209,20 @@ impl Upstream {
     }
 
     /// Goes away: answers what it is answering, closes its connections and listens no more.
+    #[track_caller]
     pub(crate) fn stop(&mut self) {
+        self.close();
+        eventually("the service's connections to end", || self.open_connections() == 0);
+    }
+
+    fn close(&mut self) {
         if let Some(acceptor) = self.acceptor.take() {
             self.shared.stopping.store(true, Ordering::SeqCst);
             // Wakes the acceptor.
-            drop(TcpStream::connect(self.addr));
+            let wake = TcpStream::connect(self.addr);
             acceptor.join().unwrap();
-            for (_, stream) in self.shared.streams.lock().unwrap().drain(..) {
+            drop(wake);
+            for (_, stream) in self.shared.idle.lock().unwrap().drain(..) {
                 stream.shutdown(Shutdown::Read).ok();
             }
         }
@@ -224,15 +231,15 @@ impl Upstream {
 
 impl Drop for Upstream {
     fn drop(&mut self) {
-        self.stop();
+        self.close();
     }
 }
 
 struct Shared {
     script: Mutex<Script>,
     seen: Mutex<Vec<Seen>>,
-    /// A second handle of each open connection, to end it from outside.
-    streams: Mutex<Vec<(usize, TcpStream)>>,
+    /// A second handle of each connection that has had an answer, to end it from outside.
+    idle: Mutex<Vec<(usize, TcpStream)>>,
     stopping: AtomicBool,
     connections: AtomicUsize,
     open: AtomicUsize,
@@ -240,28 +247,36 @@ struct Shared {
 
 impl Shared {
     fn forget(&self, connection: usize) {
-        self.streams.lock().unwrap().retain(|(other, _)| *other != connection);
+        self.idle.lock().unwrap().retain(|(other, _)| *other != connection);
     }
 }
 
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     for stream in listener.incoming() {
+        stream.map(|stream| start(stream, shared)).ok();
         if shared.stopping.load(Ordering::SeqCst) {
-            return;
+            break;
         }
-        let Ok(stream) = stream else { continue };
-        stream.set_nodelay(true).ok();
-        let connection = shared.connections.fetch_add(1, Ordering::SeqCst);
-        shared.streams.lock().unwrap().extend(stream.try_clone().map(|second| (connection, second)));
-        shared.open.fetch_add(1, Ordering::SeqCst);
-        let shared = shared.clone();
-        std::thread::spawn(move || {
-            // An error here means that the gateway closed the connection, or that we are stopping.
-            let _ = serve(stream, connection, &shared);
-            shared.forget(connection);
-            shared.open.fetch_sub(1, Ordering::SeqCst);
-        });
     }
+    // Whoever is connected already is still served, as an orderly service does.
+    listener.set_nonblocking(true).unwrap();
+    while let Ok((stream, _)) = listener.accept() {
+        stream.set_nonblocking(false).unwrap();
+        start(stream, shared);
+    }
+}
+
+fn start(stream: TcpStream, shared: &Arc<Shared>) {
+    stream.set_nodelay(true).ok();
+    let connection = shared.connections.fetch_add(1, Ordering::SeqCst);
+    shared.open.fetch_add(1, Ordering::SeqCst);
+    let shared = shared.clone();
+    std::thread::spawn(move || {
+        // An error here means that the gateway closed the connection, or that we are stopping.
+        let _ = serve(stream, connection, &shared);
+        shared.forget(connection);
+        shared.open.fetch_sub(1, Ordering::SeqCst);
+    });
 }
 
 fn serve(stream: TcpStream, connection: usize, shared: &Arc<Shared>) -> io::Result<()> {
@@ -278,6 +293,13 @@ fn serve(stream: TcpStream, connection: usize, shared: &Arc<Shared>) -> io::Resu
         let after = script(&mut exchange);
         wire = exchange.wire;
         match after? {
+            After::KeepAlive if nth == 0 => {
+                let second = wire.stream.try_clone()?;
+                shared.idle.lock().unwrap().push((connection, second));
+                if shared.stopping.load(Ordering::SeqCst) {
+                    break;
+                }
+            }
             After::KeepAlive if shared.stopping.load(Ordering::SeqCst) => break,
             After::KeepAlive => {}
             After::Close => break,

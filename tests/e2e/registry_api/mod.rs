@@ -4,6 +4,7 @@ mod access;
 mod fields;
 mod identity;
 mod leases;
+mod limits;
 mod reads;
 mod refusals;
 mod registration;

@@ -51,8 +51,18 @@ fn a_service_shows_the_predecessors_fields_and_its_instances() {
     assert!(info["ttl_remaining"].as_u64().is_some_and(|ttl| (20..=30).contains(&ttl)), "{info}");
     let entry = &info["instances"][0];
     let expected = [
-        "instance_id", "endpoint", "health_endpoint", "metadata", "weight", "zone", "version", "status", "breaker",
-        "registered_at", "last_heartbeat", "ttl_remaining",
+        "instance_id",
+        "endpoint",
+        "health_endpoint",
+        "metadata",
+        "weight",
+        "zone",
+        "version",
+        "status",
+        "breaker",
+        "registered_at",
+        "last_heartbeat",
+        "ttl_remaining",
     ];
     assert_eq!(keys(entry), expected.into_iter().collect());
     let given = ["instance_id", "endpoint", "health_endpoint", "metadata", "weight", "zone", "version", "status"];

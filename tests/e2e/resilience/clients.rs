@@ -43,10 +43,8 @@ fn a_second_request_has_the_same_deadline() {
 
 #[test]
 fn an_idle_connection_is_closed_without_a_word() {
-    let gateway = Gateway::builder()
-        .env("VERTICE_LIMITS__IDLE_KEEPALIVE", "400ms")
-        .env("VERTICE_LIMITS__HEAD_DEADLINE", "400ms")
-        .start();
+    let gateway =
+        Gateway::builder().env("VERTICE_LIMITS__IDLE_KEEPALIVE", "400ms").env("VERTICE_LIMITS__HEAD_DEADLINE", "400ms").start();
     let upstream = Upstream::start(text("ok"));
     gateway.register("svc", &upstream);
     for target in ["/health", "/v2/svc/x", "/v2/nobody/x"] {

@@ -60,7 +60,9 @@ fn what_is_not_http_is_502() {
 #[test]
 fn a_service_that_says_too_much_does_not_spoil_the_next_answer() {
     let mut gateway = Gateway::start();
-    let upstream = Upstream::start(raw("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"));
+    let upstream = Upstream::start(raw(
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison",
+    ));
     gateway.register("chatty", &upstream);
     for _ in 0..5 {
         let answer = gateway.data(get("/v2/chatty/x"));
@@ -96,9 +98,12 @@ fn a_service_that_speaks_first_does_not_spoil_the_next_answer() {
 #[test]
 fn broken_chunks_of_a_service_are_seen_to_break_off() {
     let mut gateway = Gateway::start();
-    for (number, chunks) in ["5\r\nhelloXX\r\n", "zz\r\nhello\r\n0\r\n\r\n", "fffffffffffffffff\r\nhello\r\n", "5\r\nhel"].into_iter().enumerate() {
+    for (number, chunks) in
+        ["5\r\nhelloXX\r\n", "zz\r\nhello\r\n0\r\n\r\n", "fffffffffffffffff\r\nhello\r\n", "5\r\nhel"].into_iter().enumerate()
+    {
         let service = format!("chunks_{number}");
-        let upstream = Upstream::start(raw_then_close(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}")));
+        let upstream =
+            Upstream::start(raw_then_close(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}")));
         gateway.register(&service, &upstream);
         let answer = gateway.data(get(&format!("/v2/{service}/x")));
         assert!(answer.status == 502 || !answer.complete, "{chunks:?} looked whole: {answer:?}");

@@ -82,7 +82,8 @@ fn a_service_can_have_limits_of_its_own() {
     let gateway = Gateway::builder()
         .config("[services.hurried.timeouts]\nfirst_byte = \"300ms\"\nupstream_silence = \"300ms\"\n")
         .start();
-    let (hurried, calm) = (Upstream::start(slow(Duration::from_millis(1200))), Upstream::start(slow(Duration::from_millis(1200))));
+    let (hurried, calm) =
+        (Upstream::start(slow(Duration::from_millis(1200))), Upstream::start(slow(Duration::from_millis(1200))));
     gateway.register("hurried", &hurried);
     gateway.register("calm", &calm);
     gateway.data(get("/v2/hurried/x")).problem(504, "upstream_timeout");

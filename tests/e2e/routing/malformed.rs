@@ -114,7 +114,10 @@ fn broken_chunks_end_the_request_and_the_connection() {
     ] {
         let request = format!("POST /v2/echo/outer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
         let (statuses, targets) = smuggle(&request);
-        assert!(statuses.iter().all(|status| *status == 400 || *status == 200) && statuses.len() <= 1, "{body:?}: {statuses:?}");
+        assert!(
+            statuses.iter().all(|status| *status == 400 || *status == 200) && statuses.len() <= 1,
+            "{body:?}: {statuses:?}"
+        );
         assert!(!targets.contains(&"/smuggled".to_owned()), "{body:?}: {targets:?}");
     }
 }

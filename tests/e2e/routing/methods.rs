@@ -57,9 +57,10 @@ fn bodies_need_not_be_json() {
 #[test]
 fn whatever_status_the_service_gives_passes_through() {
     let gateway = Gateway::start();
-    for status in [200, 201, 202, 206, 299, 300, 301, 302, 307, 308, 400, 401, 403, 404, 405, 408, 409, 410, 413, 415, 418, 422, 429]
-        .into_iter()
-        .chain([451, 499, 500, 501, 505, 507, 511, 599])
+    for status in
+        [200, 201, 202, 206, 299, 300, 301, 302, 307, 308, 400, 401, 403, 404, 405, 408, 409, 410, 413, 415, 418, 422, 429]
+            .into_iter()
+            .chain([451, 499, 500, 501, 505, 507, 511, 599])
     {
         let service = format!("svc{status}");
         let body = format!("body of {status}");

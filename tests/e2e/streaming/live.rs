@@ -110,9 +110,8 @@ fn an_answer_that_comes_before_the_upload_ends_is_delivered() {
 #[test]
 fn a_body_that_breaks_off_is_seen_to_break_off() {
     let mut gateway = Gateway::start();
-    let length = Upstream::start(crate::harness::scripts::raw_then_close(
-        "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nonly this",
-    ));
+    let length =
+        Upstream::start(crate::harness::scripts::raw_then_close("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nonly this"));
     let chunks = Upstream::start(crate::harness::scripts::raw_then_reset(
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nonly this\r\n",
     ));

@@ -34,6 +34,7 @@ fn a_client_of_http_1_0_is_served_in_its_own_way() {
     conn.send("GET /v2/chunky/x HTTP/1.0\r\n\r\n");
     let answer = conn.response("GET").expect(200);
     assert_eq!(answer.header("transfer-encoding"), None, "HTTP/1.0 does not know chunks");
+    assert!(answer.version.starts_with("HTTP/1."), "{}", answer.version);
     assert_eq!(answer.text(), "hello world");
     assert!(conn.closes_within(PATIENCE));
 }

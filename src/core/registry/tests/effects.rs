@@ -44,6 +44,7 @@ fn what_is_persisted_is_what_was_registered() {
         tags: vec!["t".to_owned()],
         status: Status::Starting,
         ttl: Duration::from_secs(7),
+        resolved: Vec::new(),
         registered_wall_ms: at(0).wall_ms,
         version_no: 1,
     };

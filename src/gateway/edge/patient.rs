@@ -1,0 +1,95 @@
+//! Connections for upgrades, whose first reads wait a moment.
+//!
+//! Pingora 0.9.1 ends a tunnel before it has begun when the instance's 101 is read before Pingora's own "the request has no
+//! body" has passed through an internal queue: both are ready at once, and a coin decides (its issue 946). A connection
+//! that is not ready at its first reads lets the queue win. Only requests that ask for an upgrade use it.
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use pingora::connectors::L4Connect;
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::protocols::l4::stream::Stream;
+use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
+use pingora::{Error, ErrorType, OrErr, Result};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// How often a first read is put off; the queue needs one round.
+const PUT_OFF: u8 = 2;
+
+/// Connects, and leaves a duplicate of the socket for the watch: Pingora sees no descriptor of such a connection.
+#[derive(Debug)]
+pub(super) struct PatientConnector {
+    timeout: Duration,
+    socket: Arc<Mutex<Option<std::net::TcpStream>>>,
+}
+
+impl PatientConnector {
+    /// A connector, and where the socket's duplicate will be.
+    pub(super) fn new(timeout: Duration) -> (Self, Arc<Mutex<Option<std::net::TcpStream>>>) {
+        let socket = Arc::<Mutex<_>>::default();
+        (Self { timeout, socket: socket.clone() }, socket)
+    }
+}
+
+#[async_trait]
+impl L4Connect for PatientConnector {
+    async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
+        let SocketAddr::Inet(address) = address else {
+            return Error::e_explain(ErrorType::InternalError, "instances have internet addresses");
+        };
+        let connecting = tokio::time::timeout(self.timeout, TcpStream::connect(address)).await;
+        let tcp = match connecting {
+            Err(_) => return Error::e_explain(ErrorType::ConnectTimedout, "no connection in time"),
+            Ok(result) => result.or_err(ErrorType::ConnectError, "connecting for an upgrade")?,
+        };
+        tcp.set_nodelay(true).or_err(ErrorType::ConnectError, "setting TCP_NODELAY")?;
+        *self.socket.lock() = socket2::SockRef::from(&tcp).try_clone().ok().map(Into::into);
+        Ok(VirtualSocketStream::new(Box::new(PatientSocket { tcp, put_off: PUT_OFF })).into())
+    }
+}
+
+#[derive(Debug)]
+struct PatientSocket {
+    tcp: TcpStream,
+    put_off: u8,
+}
+
+impl AsyncRead for PatientSocket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.put_off > 0 {
+            self.put_off -= 1;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.tcp).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for PatientSocket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}
+
+impl VirtualSocket for PatientSocket {
+    fn set_socket_option(&self, option: VirtualSockOpt) -> io::Result<()> {
+        match option {
+            VirtualSockOpt::NoDelay => self.tcp.set_nodelay(true),
+            _ => Ok(()),
+        }
+    }
+}
