@@ -295,9 +295,14 @@ mod tests {
         pair.usable[0].cells.load.observe(100.0, Moment::ZERO);
         pair.usable[1].cells.load.observe(900.0, Moment::ZERO);
         assert_eq!(id(&pick(&pair, &Tried::default(), Moment::ZERO, 1).unwrap()), "a");
-        // A slow instance is not forgotten for ever.
-        pair.usable[0].cells.load.observe(100.0, Moment::from_millis(60_000));
-        assert_eq!(id(&pick(&pair, &Tried::default(), Moment::from_millis(60_000), 1).unwrap()), "b");
+        // A slow instance is not forgotten: what is known of it holds for five seconds.
+        let picked_b = |at_ms| {
+            let now = Moment::from_millis(at_ms);
+            pair.usable[0].cells.load.observe(100.0, now);
+            (0..100).filter(|&seed| id(&pick(&pair, &Tried::default(), now, seed).unwrap()) == "b").count()
+        };
+        assert_eq!(picked_b(5_000), 0);
+        assert!((30..70).contains(&picked_b(5_001)));
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub struct Ewma {
 
 /// The weight of the past halves about every 7 s (τ = 10 s): long enough to smooth, short enough to notice.
 const TAU_MS: f32 = 10_000.0;
+/// An average older than this says nothing.
+const KNOWN_FOR_MS: u32 = 5_000;
 
 impl Ewma {
     /// Nothing known yet.
@@ -40,12 +42,14 @@ impl Ewma {
         self.micros
     }
 
-    /// What to expect of the next response: the average, fading while nothing is heard, so that an instance which was slow
-    /// is tried again some day ("peak EWMA" of Finagle does the same). `None` until the first response.
+    /// What to expect of the next response; `None` until the first one, and again when nothing was heard for 5 s.
+    ///
+    /// What is old is not known: otherwise one slow answer, at a cold start say, would keep an instance from ever being tried
+    /// while its peer is fast. So a slow instance gets a request every 5 s, which renews the knowledge.
     #[must_use]
     pub fn expected(self, now: Moment) -> Option<f32> {
-        let silent_ms = stamp(now).wrapping_sub(self.stamp_ms).min(120_000);
-        self.micros.map(|micros| (micros * (-(silent_ms as f32) / TAU_MS).exp()).max(1.0))
+        let silent_ms = stamp(now).wrapping_sub(self.stamp_ms);
+        self.micros.filter(|_| silent_ms <= KNOWN_FOR_MS)
     }
 
     /// Packs the average into a word.
