@@ -283,8 +283,8 @@ fn server_conf(config: &Config) -> ServerConf {
     let threads = if config.gateway.workers == 0 { cores } else { config.gateway.workers };
     ServerConf {
         threads,
-        // With one worker there is nobody to steal from, and its bookkeeping costs 4–8 % of a request. With several, Pingora's
-        // other runtime gives each connection to a random thread, which costs more than stealing.
+        // With one worker there is nobody to steal from, and its bookkeeping costs a few per cent of a request
+        // (bench/RESULTS.md). With several, Pingora's other runtime gives each connection to a random thread, which costs more.
         work_stealing: threads > 1,
         // Attempts are counted by the retry policy; Pingora's own limit must not be lower.
         max_retries: vertice_core::balance::Tried::MAX * 2,

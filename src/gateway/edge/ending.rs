@@ -83,7 +83,9 @@ pub(super) fn conclude(shared: &Shared, session: &Session, error: Option<&Error>
             None => service.count(method, counted),
         }
     }
-    write_access_log(shared, session, ctx, status);
+    if shared.access.is_on() {
+        write_access_log(shared, session, ctx, status);
+    }
 }
 
 fn conclude_attempt(forward: &mut Forward, error: Option<&Error>, status: u16) {

@@ -70,6 +70,12 @@ impl AccessLog {
         Ok(Self { lines: Some(lines), metrics })
     }
 
+    /// Whether lines are written at all; if not, entries need not be made.
+    #[must_use]
+    pub const fn is_on(&self) -> bool {
+        self.lines.is_some()
+    }
+
     /// Queues a line.
     pub fn write(&self, entry: &Entry<'_>) {
         let Some(lines) = &self.lines else { return };
