@@ -66,12 +66,27 @@ fn main() -> ExitCode {
         Call::Check => check(&config),
         Call::Run => {
             start_log(&config);
+            raise_descriptor_limit();
             finish(Gateway::prepare(config).and_then(Gateway::run))
         }
         Call::Demo { once } => {
             start_log(&config);
+            raise_descriptor_limit();
             finish(demo::run(config, once))
         }
+    }
+}
+
+/// Takes as many descriptors as the system lets this process have: each client and each upstream connection needs one, and the
+/// usual soft limit of 1024 is for programs that use `select`.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, "failed to raise the limit of open files");
     }
 }
 
