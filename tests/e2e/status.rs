@@ -14,6 +14,8 @@ fn it_shows_what_is_in_force() {
     for _ in 0..5 {
         gateway.data(get("/v2/shown_service/x")).expect(200);
     }
+    // A request is over a moment after its answer has arrived.
+    eventually("the requests to end", || gateway.status()["services"][0]["instances"][0]["in_flight"] == 0);
     for status in [gateway.status(), gateway.api(get("/gateway/status")).expect(200).json()] {
         assert_eq!(status["gateway"], "operational");
         assert!(status["version"].as_str().is_some_and(|version| !version.is_empty()));

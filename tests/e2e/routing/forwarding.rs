@@ -2,13 +2,15 @@
 
 use crate::harness::scripts::{echo, raw};
 use crate::harness::upstream::Seen;
-use crate::harness::{Gateway, Request, Upstream, get};
+use crate::harness::{Gateway, Request, Upstream, delete, get};
 
 /// What the service saw of `request`.
 fn seen_by_service(gateway: &Gateway, request: Request) -> Seen {
     let upstream = Upstream::start(echo());
     gateway.register("echo", &upstream);
     gateway.data(request).expect(200);
+    // The next call must not find this service, which ends with this one.
+    gateway.api(delete("/deregister/echo?all=1")).expect(200);
     upstream.last()
 }
 
