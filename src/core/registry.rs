@@ -367,7 +367,10 @@ impl Registry {
                 self.resolved(host, &facts.resolved);
             }
         }
-        self.insert(Arc::new(facts), Arc::default(), now);
+        let (cells, registered) = (Arc::<Cells>::default(), facts.registered_wall_ms);
+        self.insert(Arc::new(facts), cells.clone(), now);
+        // Nothing was heard of it since: the time of a restart is not a heartbeat's.
+        cells.lease.set(cells.lease.deadline(), registered);
         if let Some(host) = &held {
             self.release_name(host, &service);
         }

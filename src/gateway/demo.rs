@@ -36,6 +36,8 @@ pub enum DemoError {
 pub fn run(mut config: Config, once: bool) -> Result<(), DemoError> {
     // Its lines would bury the ones to paste.
     config.log.access = crate::config::AccessLog::Off;
+    // Long enough for the demo's own registration to be taken back when Ctrl-C comes.
+    config.shutdown.delay = config.shutdown.delay.max(Duration::from_millis(300));
     let setup = |error: &dyn std::fmt::Display| DemoError::Setup(error.to_string());
     let token = match config.registry.token.first() {
         None => None,

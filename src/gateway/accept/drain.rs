@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use log::{error, info, warn};
 use parking_lot::Mutex;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout_at};
+use tracing::{error, info, warn};
 
 /// How far the shutdown has come, and what still has to end. Shared by listeners, connections, readiness and the signal.
 #[derive(Debug)]

@@ -35,7 +35,7 @@ const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Another socket listens there.
-    #[error("failed to listen on {0}: the address is already in use")]
+    #[error("failed to listen on {0}: the address is already in use (gateway.listen and registry.listen choose others)")]
     InUse(SocketAddr),
     /// The operating system said no.
     #[error("failed to listen on {address}: {cause}")]

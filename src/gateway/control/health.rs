@@ -1,6 +1,6 @@
 //! `GET /health` and `/readyz`.
 
-use super::{Answer, Control, json};
+use super::{Answer, Control, json, rounded};
 use crate::clock;
 use http::StatusCode;
 use vertice_api::{Component, Components, Health, Redis};
@@ -15,7 +15,7 @@ pub(super) fn health(control: &Control) -> Answer {
         redis,
         circuit_breaker: "closed".to_owned(),
         active_services: u64::try_from(control.metrics.active_services.get()).unwrap_or(0),
-        uptime_seconds: clock::mono().since(control.started.mono).as_secs_f64(),
+        uptime_seconds: rounded(clock::mono().since(control.started.mono).as_secs_f64()),
         components: Components {
             redis: match redis {
                 Redis::Disabled => Component { status: "disabled".to_owned(), detail: None },

@@ -4,7 +4,7 @@
 //! looks again before probing. A service whose probes fail is not probed again while its breaker is open.
 
 use super::error::Error;
-use super::{Answer, Control, epoch_s, json};
+use super::{Answer, Control, epoch_s, json, rounded};
 use crate::clock;
 use crate::random::random;
 use crate::upstream::{Service, Upstream};
@@ -136,7 +136,7 @@ async fn probe(control: &Control, service: &Service, breaker: &BreakerCell) -> H
         service_url: upstream.or(service.best()).map(|u| u.facts.endpoint.to_string()).unwrap_or_default(),
         healthy,
         status_code: status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE.as_u16()),
-        response_time_ms: took.as_secs_f64() * 1000.0,
+        response_time_ms: rounded(took.as_secs_f64() * 1000.0),
         cached: false,
         cache_layer: None,
         timestamp: epoch_s(clock::wall_ms()),

@@ -330,6 +330,11 @@ fn text(body: &'static str) -> Response<Bytes> {
     response
 }
 
+/// A figure for people: three digits after the point.
+fn rounded(figure: f64) -> f64 {
+    (figure * 1000.0).round() / 1000.0
+}
+
 /// Milliseconds since the epoch as the wire wants them: seconds with a fraction.
 fn epoch_s(wall_ms: u64) -> f64 {
     wall_ms as f64 / 1000.0

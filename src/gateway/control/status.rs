@@ -1,6 +1,6 @@
 //! `GET /gateway/status`: what is in force.
 
-use super::{Answer, Control, json};
+use super::{Answer, Control, json, rounded};
 use crate::clock;
 use crate::upstream::{Service, Upstream};
 use http::StatusCode;
@@ -22,7 +22,7 @@ pub(super) fn status(control: &Control) -> Answer {
         gateway: GatewayStatus::OPERATIONAL.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         build: crate::BUILD.to_owned(),
-        uptime_seconds: now.since(control.started.mono).as_secs_f64(),
+        uptime_seconds: rounded(now.since(control.started.mono).as_secs_f64()),
         circuit_breaker: CircuitBreaker::closed(),
         cache: discovery.clone(),
         service_discovery_cache: discovery,
@@ -82,7 +82,7 @@ fn instance_status(upstream: &Upstream, now: Moment) -> InstanceStatus {
         breaker: upstream.cells.breaker.load().phase(now).as_str().to_owned(),
         addresses: upstream.addresses.iter().map(ToString::to_string).collect(),
         in_flight: load.in_flight().into(),
-        ewma_ms: f64::from(load.ewma().micros().unwrap_or(0.0)) / 1000.0,
+        ewma_ms: rounded(f64::from(load.ewma().micros().unwrap_or(0.0)) / 1000.0),
     }
 }
 

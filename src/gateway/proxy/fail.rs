@@ -39,7 +39,10 @@ impl Failure {
     #[must_use]
     pub fn no_pick(refusal: NoPick, service: &str, now: Moment) -> Self {
         match refusal {
-            NoPick::NoInstance => Self::new(Reason::NoInstance, unavailable(service)),
+            NoPick::NoInstance => {
+                let detail = format!("{} It is registered, but none of its instances takes traffic now.", unavailable(service));
+                Self::new(Reason::NoInstance, detail)
+            }
             NoPick::BreakerOpen { until } => {
                 let seconds = until.since(now).as_millis().div_ceil(1000).clamp(1, 3600);
                 let retry_after_s = u32::try_from(seconds).ok();
