@@ -26,10 +26,11 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem whose title is the status' phrase.
+    /// A problem; `title` is the same for every occurrence of its `reason`.
     #[must_use]
     pub fn new(
         status: u16,
+        title: impl Into<Cow<'static, str>>,
         reason: impl Into<Cow<'static, str>>,
         detail: impl Into<Cow<'static, str>>,
         request_id: impl Into<String>,
@@ -37,7 +38,7 @@ impl Problem {
         let reason = reason.into();
         Self {
             kind: format!("/problems/{reason}"),
-            title: Cow::Borrowed(phrase(status)),
+            title: title.into(),
             status,
             detail: detail.into(),
             reason,
@@ -71,38 +72,13 @@ impl FieldError {
     }
 }
 
-/// The phrase of a status that the gateway may answer itself (RFC 9110 §15).
-#[must_use]
-pub const fn phrase(status: u16) -> &'static str {
-    match status {
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        408 => "Request Timeout",
-        409 => "Conflict",
-        413 => "Content Too Large",
-        414 => "URI Too Long",
-        415 => "Unsupported Media Type",
-        422 => "Unprocessable Content",
-        429 => "Too Many Requests",
-        431 => "Request Header Fields Too Large",
-        500 => "Internal Server Error",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        504 => "Gateway Timeout",
-        _ => "Error",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_plain_problem() {
-        let problem = Problem::new(404, "not_found", "Service 'abc' not found", "r-1");
+        let problem = Problem::new(404, "Not Found", "not_found", "Service 'abc' not found", "r-1");
         assert_eq!(
             serde_json::to_string(&problem).unwrap(),
             r#"{"type":"/problems/not_found","title":"Not Found","status":404,"detail":"Service 'abc' not found","reason":"not_found","request_id":"r-1"}"#
@@ -111,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_problem_with_fields() {
-        let problem = Problem::new(422, "unprocessable", "2 fields are wrong", "r-1")
+        let problem = Problem::new(422, "Unprocessable Content", "unprocessable", "2 fields are wrong", "r-1")
             .with_errors(vec![FieldError::new("endpoint", "is required"), FieldError::new("ttl", "must be 5 to 3600")]);
         let text = serde_json::to_string(&problem).unwrap();
         assert_eq!(

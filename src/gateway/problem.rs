@@ -15,8 +15,7 @@ pub(crate) fn response(
     errors: Vec<FieldError>,
 ) -> Response<Bytes> {
     let id = request_id.to_str().unwrap_or_default();
-    let mut problem = Problem::new(reason.status(), reason.as_str(), detail.to_owned(), id).with_errors(errors);
-    problem.title = reason.title().into();
+    let problem = Problem::new(reason.status(), reason.title(), reason.as_str(), detail.to_owned(), id).with_errors(errors);
     let body = serde_json::to_vec(&problem).unwrap_or_default();
     let mut response = Response::new(Bytes::from(body));
     *response.status_mut() = StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
