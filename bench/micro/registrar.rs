@@ -152,7 +152,11 @@ fn measure_new(running: &Running, effort: Effort) -> Waits {
             waits.answered.push(started.elapsed());
             assert!(is_routable, "{name} is routable when its registration is answered");
             let registrant = std::net::Ipv4Addr::LOCALHOST.into();
-            ask(&running.handle, Command::Deregister(Deregistration { service: name, id: None, all: true, registrant })).await;
+            ask(
+                &running.handle,
+                Command::Deregister(Deregistration { service: name, id: None, all: true, registrant, drain: None }),
+            )
+            .await;
         });
     }
     waits

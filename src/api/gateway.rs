@@ -193,6 +193,26 @@ pub enum CacheLayer {
     Redis,
 }
 
+/// Body of the `200` to `POST /gateway/drain/{name}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Drained {
+    /// [`Drained::STARTED`] or [`Drained::ENDED`].
+    pub message: String,
+    /// The service.
+    pub service_name: String,
+    /// The instances that were meant.
+    pub instances: Vec<String>,
+    /// How long they get no new requests; 0 when the drain was ended.
+    pub seconds: f64,
+}
+
+impl Drained {
+    /// The instances get no new requests.
+    pub const STARTED: &str = "Draining";
+    /// The instances get requests again, as far as their status allows.
+    pub const ENDED: &str = "Drain ended";
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

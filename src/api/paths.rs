@@ -22,6 +22,8 @@ pub const METRICS: &str = "/metrics";
 pub const GATEWAY_STATUS: &str = "/gateway/status";
 /// `GET` below it, see [`health_check`].
 pub const GATEWAY_HEALTH_CHECK: &str = "/gateway/health-check";
+/// `POST` below it, see [`drain`]: take instances out of rotation for a while.
+pub const GATEWAY_DRAIN: &str = "/gateway/drain";
 /// Any method below it, see [`data_plane`].
 pub const DATA_PLANE: &str = "/v2";
 
@@ -31,6 +33,10 @@ pub mod query {
     pub const INSTANCE_ID: &str = "instance_id";
     /// `1`: a deregistration means every instance of the service.
     pub const ALL: &str = "all";
+    /// How long a deregistered instance may finish what it has before it goes.
+    pub const DRAIN: &str = "drain";
+    /// How long a drain lasts; `0` ends it.
+    pub const FOR: &str = "for";
     /// `1`: the list of services holds objects instead of names.
     pub const DETAIL: &str = "detail";
     /// Keep only services with an instance that has this tag.
@@ -66,6 +72,12 @@ pub fn service(name: &str) -> String {
 #[must_use]
 pub fn health_check(name: &str) -> String {
     below(GATEWAY_HEALTH_CHECK, name)
+}
+
+/// `/gateway/drain/{name}`.
+#[must_use]
+pub fn drain(name: &str) -> String {
+    below(GATEWAY_DRAIN, name)
 }
 
 /// `/v2/{name}`: append the path that the service shall see.
@@ -104,6 +116,7 @@ mod tests {
         assert_eq!(service("nmap_service"), "/services/nmap_service");
         assert_eq!(service("a/../b?c=d#e"), "/services/a%2F..%2Fb%3Fc%3Dd%23e");
         assert_eq!(health_check("osint_service"), "/gateway/health-check/osint_service");
+        assert_eq!(drain("osint_service"), "/gateway/drain/osint_service");
         assert_eq!(data_plane("osint_service"), "/v2/osint_service");
     }
 

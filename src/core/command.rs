@@ -27,6 +27,8 @@ pub enum Command {
         /// Every address of the answer.
         addresses: Vec<IpAddr>,
     },
+    /// An operator takes instances out of rotation for a while.
+    Drain(Draining),
     /// A record from the store: its lease starts anew.
     Restore(Box<Facts>),
     /// The operator's decisions, all of them.
@@ -94,6 +96,19 @@ pub struct Deregistration {
     pub all: bool,
     /// Who asks.
     pub registrant: IpAddr,
+    /// How long it may finish what it has, without new requests, before it goes; at once if `None`.
+    pub drain: Option<Duration>,
+}
+
+/// Who shall get no new requests.
+#[derive(Clone, Debug)]
+pub struct Draining {
+    /// The service.
+    pub service: ServiceName,
+    /// The instance; every instance of the service if not named.
+    pub id: Option<InstanceId>,
+    /// For how long; `None` ends a drain.
+    pub span: Option<Duration>,
 }
 
 /// Policies by service.
@@ -140,6 +155,8 @@ pub enum Reply {
     Renewed(usize),
     /// So many instances were removed; 0 is fine.
     Deregistered(usize),
+    /// These instances are out of rotation, or back in it.
+    Draining(Vec<InstanceId>),
     /// Done.
     Done,
 }

@@ -21,6 +21,24 @@ pub enum Event {
         /// Its id.
         instance: InstanceId,
     },
+    /// An instance gets no new requests for a while.
+    DrainStarted {
+        /// Its service.
+        service: ServiceName,
+        /// Its id.
+        instance: InstanceId,
+        /// How long.
+        span: std::time::Duration,
+        /// Whether it is deregistered afterwards.
+        leaves: bool,
+    },
+    /// An instance gets requests again, as far as its status allows.
+    DrainEnded {
+        /// Its service.
+        service: ServiceName,
+        /// Its id.
+        instance: InstanceId,
+    },
     /// A lease ran out.
     Lapsed {
         /// Its service.

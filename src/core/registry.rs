@@ -4,6 +4,8 @@
 //! must I be called again ([`Registry::next_deadline`]), what shall I do now ([`Registry::drain`]), what changed
 //! ([`Registry::take_changed`], [`Registry::build`]). The shell owns the sockets, the clock and the store.
 
+mod drain;
+
 use crate::cell::Cells;
 use crate::command::{Command, Deregistration, Effect, Limits, Policies, Refused, Registration, Renewal, Reply};
 use crate::endpoint::{Endpoint, Guard, Host};
@@ -14,6 +16,7 @@ use crate::names::Names;
 use crate::status::Status;
 use crate::table::{Attach, Facts, Origin, Service, Upstream, Wheel};
 use crate::time::{Moment, Now};
+use drain::Drain;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,6 +34,7 @@ pub struct Registry {
     fallbacks: BTreeMap<ServiceName, Entry>,
     instances: usize,
     deadlines: BTreeSet<(Moment, ServiceName, InstanceId)>,
+    drains: BTreeSet<(Moment, ServiceName, InstanceId)>,
     names: Names,
     generation: u64,
     version_no: u64,
@@ -45,6 +49,7 @@ struct Entry {
     lease: Lease,
     addresses: Arc<[SocketAddr]>,
     cells: Arc<Cells>,
+    drain: Option<Drain>,
     /// Where the policy changed, what hangs on the instance must be made anew.
     rebuild: bool,
 }
@@ -62,6 +67,7 @@ impl Registry {
             fallbacks: BTreeMap::new(),
             instances: 0,
             deadlines: BTreeSet::new(),
+            drains: BTreeSet::new(),
             names: Names::default(),
             generation: 0,
             version_no: 0,
@@ -78,7 +84,8 @@ impl Registry {
         match command {
             Command::Register(registration) => self.register(*registration, now),
             Command::Renew(renewal) => self.renew(renewal, now),
-            Command::Deregister(deregistration) => self.deregister(&deregistration),
+            Command::Deregister(deregistration) => self.deregister(&deregistration, now),
+            Command::Drain(draining) => self.drain_instances(&draining, now),
             Command::Resolved { host, addresses } => {
                 self.resolved(&host, &addresses);
                 self.names.forget_unused(&host);
@@ -100,10 +107,11 @@ impl Registry {
         }
     }
 
-    /// Removes every instance whose lease is over; tells how many.
+    /// Removes every instance whose lease is over, and ends the drains that are over; tells how many leases lapsed.
     pub fn expire(&mut self, now: Moment) -> usize {
+        self.end_drains(now);
         let mut lapsed = 0;
-        while self.next_deadline().is_some_and(|deadline| deadline <= now) {
+        while self.deadlines.first().is_some_and(|(deadline, ..)| *deadline <= now) {
             let Some((_, service, id)) = self.deadlines.pop_first() else { break };
             self.remove(&service, &id);
             self.effects.push(Effect::Tell(Event::Lapsed { service, instance: id }));
@@ -115,7 +123,8 @@ impl Registry {
     /// When [`Registry::expire`] must be called next.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Moment> {
-        self.deadlines.first().map(|(deadline, ..)| *deadline)
+        let first = |set: &BTreeSet<(Moment, ServiceName, InstanceId)>| set.first().map(|(moment, ..)| *moment);
+        first(&self.deadlines).into_iter().chain(first(&self.drains)).min()
     }
 
     /// What the shell must do, in order; empties the list.
@@ -170,6 +179,7 @@ impl Registry {
                     facts: entry.facts.clone(),
                     addresses: entry.addresses.clone(),
                     cells: entry.cells.clone(),
+                    is_draining: entry.drain.is_some(),
                     x: attach.instance(&entry.facts, &entry.addresses, policy),
                 }),
             })
@@ -315,7 +325,9 @@ impl Registry {
         if let Some(metadata) = new_metadata {
             facts.metadata = metadata.clone();
         }
-        self.effects.push(Effect::Persist(entry.facts.clone()));
+        if !entry.is_leaving() {
+            self.effects.push(Effect::Persist(entry.facts.clone()));
+        }
         self.changed.insert(renewal.service.clone());
         self.generation += 1;
         if status_changed {
@@ -324,7 +336,7 @@ impl Registry {
         }
     }
 
-    fn deregister(&mut self, request: &Deregistration) -> Result<Reply, Refused> {
+    fn deregister(&mut self, request: &Deregistration, now: Now) -> Result<Reply, Refused> {
         let Some(instances) = self.services.get(&request.service) else { return Ok(Reply::Deregistered(0)) };
         let ids: Vec<InstanceId> = if let Some(id) = &request.id {
             instances.contains_key(id).then(|| id.clone()).into_iter().collect()
@@ -335,6 +347,10 @@ impl Registry {
         } else {
             return Err(Refused::Ambiguous { instances: instances.len() });
         };
+        if let Some(span) = request.drain {
+            ids.iter().for_each(|id| self.leave(&request.service, id, span, now));
+            return Ok(Reply::Deregistered(ids.len()));
+        }
         for id in &ids {
             self.remove(&request.service, id);
             let (service, instance) = (request.service.clone(), id.clone());
@@ -386,7 +402,7 @@ impl Registry {
         let resolved = !addresses.is_empty();
         let (service, id) = (facts.service.clone(), facts.id.clone());
         self.deadlines.insert((lease.deadline(), service.clone(), id.clone()));
-        let entry = Entry { facts, lease, addresses, cells, rebuild: false };
+        let entry = Entry { facts, lease, addresses, cells, drain: None, rebuild: false };
         self.services.entry(service.clone()).or_default().insert(id, entry);
         self.instances += 1;
         self.touch(service);
@@ -406,10 +422,13 @@ impl Registry {
         }
         self.instances -= 1;
         self.deadlines.remove(&(entry.lease.deadline(), service.clone(), id.clone()));
+        if let Some(drain) = entry.drain {
+            self.drains.remove(&(drain.until, service.clone(), id.clone()));
+        }
         if let Some(host) = entry.facts.endpoint.name() {
             self.release_name(host, service);
         }
-        if forget {
+        if forget && !entry.is_leaving() {
             self.effects.push(Effect::Forget { service: service.clone(), id: id.clone() });
         }
         self.touch(service.clone());
@@ -455,7 +474,9 @@ impl Registry {
                         let facts = Arc::make_mut(&mut entry.facts);
                         facts.version_no = self.version_no;
                         facts.resolved = addresses.to_vec();
-                        self.effects.push(Effect::Persist(entry.facts.clone()));
+                        if !entry.is_leaving() {
+                            self.effects.push(Effect::Persist(entry.facts.clone()));
+                        }
                     }
                 }
             }
@@ -501,7 +522,7 @@ impl Registry {
             let facts = Arc::new(fallback_facts(name.clone(), endpoint, now.wall_ms));
             let addresses = self.addresses_of(&facts);
             let lease = Lease::start(facts.ttl, now.mono);
-            let entry = Entry { facts, lease, addresses, cells: Arc::default(), rebuild: false };
+            let entry = Entry { facts, lease, addresses, cells: Arc::default(), drain: None, rebuild: false };
             self.fallbacks.insert(name.clone(), entry);
             self.touch(name);
         }
@@ -520,6 +541,7 @@ impl Entry {
             && Arc::ptr_eq(&self.cells, &upstream.cells)
             && Arc::ptr_eq(&self.facts, &upstream.facts)
             && self.addresses == upstream.addresses
+            && self.drain.is_some() == upstream.is_draining
     }
 }
 

@@ -97,6 +97,8 @@ pub struct Upstream<X: Attach> {
     pub addresses: Arc<[SocketAddr]>,
     /// Its breaker, load and lease.
     pub cells: Arc<Cells>,
+    /// Whether it is out of rotation for a while, whatever it says of itself.
+    pub is_draining: bool,
     /// What the shell hung on it.
     pub x: X::Instance,
 }
@@ -108,10 +110,16 @@ impl<X: Attach> std::fmt::Debug for Upstream<X> {
 }
 
 impl<X: Attach> Upstream<X> {
+    /// What counts as its status: what it says of itself, unless it is drained.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        if self.is_draining { Status::Draining } else { self.facts.status }
+    }
+
     /// Whether it may be sent requests, its breaker aside.
     #[must_use]
     pub fn takes_traffic(&self) -> bool {
-        self.facts.status.takes_traffic() && self.facts.weight > 0 && !self.addresses.is_empty()
+        self.status().takes_traffic() && self.facts.weight > 0 && !self.addresses.is_empty()
     }
 }
 
@@ -157,7 +165,7 @@ impl<X: Attach> Service<X> {
     #[must_use]
     pub fn best(&self) -> Option<&Arc<Upstream<X>>> {
         let key = |upstream: &&Arc<Upstream<X>>| {
-            let healthy = upstream.facts.status == Status::Healthy;
+            let healthy = upstream.status() == Status::Healthy;
             (healthy, upstream.facts.registered_wall_ms, upstream.facts.version_no)
         };
         self.instances.iter().max_by_key(key)

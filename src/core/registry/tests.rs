@@ -1,13 +1,14 @@
 //! The registry, driven as the shell drives it: commands in, effects out, snapshots published.
 
 use super::*;
-use crate::command::Limits;
+use crate::command::{Draining, Limits};
 use crate::outcome::Verdict;
 use crate::policy::Policy;
 use crate::table::Snapshot;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+mod drain;
 mod effects;
 mod identity;
 mod leases;
@@ -65,7 +66,7 @@ fn heartbeat(instance: Option<&str>, registrant: &str) -> Renewal {
 }
 
 fn farewell(instance: Option<&str>, registrant: &str) -> Deregistration {
-    Deregistration { service: name("svc"), id: instance.map(id), all: false, registrant: address(registrant) }
+    Deregistration { service: name("svc"), id: instance.map(id), all: false, registrant: address(registrant), drain: None }
 }
 
 /// Numbers what it makes, so that a test sees what was made anew.
@@ -189,6 +190,9 @@ fn in_short(effect: &Effect) -> String {
         Effect::Tell(Event::Registered { instance, replaced: false, .. }) => format!("registered {instance}"),
         Effect::Tell(Event::Registered { instance, replaced: true, .. }) => format!("replaced {instance}"),
         Effect::Tell(Event::Deregistered { instance, .. }) => format!("deregistered {instance}"),
+        Effect::Tell(Event::DrainStarted { instance, leaves: false, .. }) => format!("drain {instance}"),
+        Effect::Tell(Event::DrainStarted { instance, leaves: true, .. }) => format!("{instance} leaves"),
+        Effect::Tell(Event::DrainEnded { instance, .. }) => format!("drained {instance}"),
         Effect::Tell(Event::Lapsed { instance, .. }) => format!("lapsed {instance}"),
         Effect::Tell(Event::Restored { instance, .. }) => format!("restored {instance}"),
         Effect::Tell(Event::StatusChanged { instance, status, .. }) => format!("{instance} is {status}"),

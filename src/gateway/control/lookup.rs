@@ -65,7 +65,7 @@ impl Filter {
         self.tag.as_ref().is_none_or(|tag| facts.tags.contains(tag))
             && is(&self.version, facts.version.as_deref())
             && is(&self.zone, facts.zone.as_deref())
-            && is(&self.status, Some(facts.status.as_str()))
+            && is(&self.status, Some(upstream.status().as_str()))
     }
 }
 
@@ -96,7 +96,7 @@ fn instance(upstream: &Upstream, now: Moment) -> Instance {
         weight: facts.weight,
         zone: facts.zone.as_deref().map(str::to_owned),
         version: facts.version.as_deref().map(str::to_owned),
-        status: facts.status.as_str().to_owned(),
+        status: upstream.status().as_str().to_owned(),
         breaker: upstream.cells.breaker.load().phase(now).as_str().to_owned(),
         registered_at: epoch_s(facts.registered_wall_ms),
         last_heartbeat: epoch_s(upstream.cells.lease.renewed_wall_ms()),

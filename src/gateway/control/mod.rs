@@ -4,6 +4,7 @@
 //! commands to the registrar, and reads the snapshot.
 
 mod access;
+mod drain;
 mod error;
 mod fields;
 mod health;
@@ -137,6 +138,7 @@ enum Call<'p> {
     Metrics,
     Status,
     HealthCheck(&'p str),
+    Drain(&'p str),
 }
 
 impl<'p> Call<'p> {
@@ -156,6 +158,8 @@ impl<'p> Call<'p> {
                     Self::Deregister(name)
                 } else if let Some(name) = below(paths::SERVICES) {
                     Self::Service(name)
+                } else if let Some(name) = below(paths::GATEWAY_DRAIN) {
+                    Self::Drain(name)
                 } else {
                     Self::HealthCheck(below(paths::GATEWAY_HEALTH_CHECK)?)
                 }
@@ -167,13 +171,18 @@ impl<'p> Call<'p> {
         matches!(self, Self::Register | Self::Heartbeat | Self::Deregister(_) | Self::Services | Self::Service(_))
     }
 
+    /// Calls of the operator that change something. They exist on the registry's listener only.
+    const fn is_admin(self) -> bool {
+        matches!(self, Self::Drain(_))
+    }
+
     const fn is_write(self) -> bool {
-        matches!(self, Self::Register | Self::Heartbeat | Self::Deregister(_))
+        self.is_admin() || matches!(self, Self::Register | Self::Heartbeat | Self::Deregister(_))
     }
 
     const fn allows(self, method: &Method) -> bool {
         match self {
-            Self::Register | Self::Heartbeat => matches!(*method, Method::POST),
+            Self::Register | Self::Heartbeat | Self::Drain(_) => matches!(*method, Method::POST),
             Self::Deregister(_) => matches!(*method, Method::DELETE),
             _ => matches!(*method, Method::GET | Method::HEAD),
         }
@@ -181,7 +190,7 @@ impl<'p> Call<'p> {
 
     const fn allowed(self) -> &'static str {
         match self {
-            Self::Register | Self::Heartbeat => "POST",
+            Self::Register | Self::Heartbeat | Self::Drain(_) => "POST",
             Self::Deregister(_) => "DELETE",
             _ => "GET, HEAD",
         }
@@ -195,6 +204,7 @@ impl<'p> Call<'p> {
             Self::Deregister(_) => Some("deregister"),
             Self::Services => Some("list"),
             Self::Service(_) => Some("lookup"),
+            Self::Drain(_) => Some("drain"),
             _ => None,
         }
     }
@@ -208,7 +218,7 @@ impl Control {
     }
 
     fn exists(&self, call: Call<'_>, role: Role) -> bool {
-        role == Role::Registry || self.settings.registry_on_gateway || !call.is_registry()
+        role == Role::Registry || !call.is_admin() && (self.settings.registry_on_gateway || !call.is_registry())
     }
 
     /// Answers a request.
@@ -287,6 +297,7 @@ impl Control {
             Call::Metrics => off_worker(move || Ok(this.metrics_text(role))).await,
             Call::Status => off_worker(move || status::status(&this)).await,
             Call::HealthCheck(name) => health_check::check(self, name).await,
+            Call::Drain(name) => drain::drain(self, name, query).await,
         }
     }
 

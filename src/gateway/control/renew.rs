@@ -2,11 +2,11 @@
 
 use super::error::Error;
 use super::fields::Fields;
-use super::{Answer, Caller, Control, json, query};
+use super::{Answer, Caller, Control, drain, json, query};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use vertice_api::register::field;
-use vertice_api::{Deregistered, FieldError, HeartbeatReceived, paths};
+use vertice_api::{Deregistered, HeartbeatReceived, paths};
 use vertice_core::command::{Command, Deregistration, Renewal};
 use vertice_core::name::{InstanceId, ServiceName};
 use vertice_core::status::Status;
@@ -28,15 +28,10 @@ pub(super) async fn heartbeat(control: &Control, headers: &HeaderMap, body: &Byt
 pub(super) async fn deregister(control: &Control, name: &str, params: &str, caller: &Caller) -> Answer {
     // What cannot have been registered is absent, and the removal of what is absent succeeds.
     let Ok(service) = ServiceName::parse(name) else { return json(StatusCode::OK, &Deregistered::new(name)) };
-    let id = match query::value(params, paths::query::INSTANCE_ID) {
-        None => None,
-        Some(text) => Some(
-            InstanceId::parse(&text)
-                .map_err(|error| Error::fields(vec![FieldError::new(paths::query::INSTANCE_ID, error.to_string())]))?,
-        ),
-    };
+    let id = query::instance_id(params)?;
     let all = query::is_on(params, paths::query::ALL);
-    let request = Deregistration { service: service.clone(), id, all, registrant: caller.address };
+    let drain = drain::span(params, paths::query::DRAIN)?.filter(|span| !span.is_zero());
+    let request = Deregistration { service: service.clone(), id, all, registrant: caller.address, drain };
     let applied = control.registrar.ask(Command::Deregister(request)).await;
     let applied = applied.map_err(|error| Error::of(error, service.as_str()))?;
     if let Some(stored) = applied.stored {

@@ -78,7 +78,7 @@ fn instance_status(upstream: &Upstream, now: Moment) -> InstanceStatus {
     InstanceStatus {
         instance_id: upstream.facts.id.to_string(),
         endpoint: upstream.facts.endpoint.to_string(),
-        status: upstream.facts.status.as_str().to_owned(),
+        status: upstream.status().as_str().to_owned(),
         breaker: upstream.cells.breaker.load().phase(now).as_str().to_owned(),
         addresses: upstream.addresses.iter().map(ToString::to_string).collect(),
         in_flight: load.in_flight().into(),

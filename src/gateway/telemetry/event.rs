@@ -10,6 +10,10 @@ pub fn tell(metrics: &Metrics, event: &Event) {
             tracing::info!(%service, %instance, replaced, "instance registered");
         }
         Event::Deregistered { service, instance } => tracing::info!(%service, %instance, "instance deregistered"),
+        Event::DrainStarted { service, instance, span, leaves } => {
+            tracing::info!(%service, %instance, ?span, leaves, "instance drained");
+        }
+        Event::DrainEnded { service, instance } => tracing::info!(%service, %instance, "drain over"),
         Event::Lapsed { service, instance } => {
             metrics.lapses.inc();
             tracing::warn!(%service, %instance, "lease lapsed");

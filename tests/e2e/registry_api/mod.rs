@@ -1,6 +1,7 @@
 //! The registry API over the wire (SPEC §3).
 
 mod access;
+mod drain;
 mod fields;
 mod identity;
 mod leases;

@@ -15,7 +15,8 @@ const LIMITS: Limits = Limits { services: 2, instances: 5, per_service: 3 };
 enum Step {
     Register { service: usize, id: Option<usize>, registrant: u8, endpoint: usize, ttl_s: Option<u64>, status: usize },
     Renew { service: usize, id: Option<usize>, registrant: u8, status: Option<usize>, metadata: Option<u8> },
-    Deregister { service: usize, id: Option<usize>, registrant: u8, all: bool },
+    Deregister { service: usize, id: Option<usize>, registrant: u8, all: bool, drain_ms: Option<u64> },
+    Drain { service: usize, id: Option<usize>, span_ms: Option<u64> },
     Resolve { host: usize, last_octet: u8 },
     Wait { ms: u64 },
     Restart,
@@ -36,16 +37,15 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     );
     let renew = (who(), proptest::option::of(0usize..5), proptest::option::of(0u8..3))
         .prop_map(|((service, id, registrant), status, metadata)| Step::Renew { service, id, registrant, status, metadata });
-    let deregister = (who(), prop::bool::weighted(0.2)).prop_map(|((service, id, registrant), all)| Step::Deregister {
-        service,
-        id,
-        registrant,
-        all,
-    });
+    let deregister = (who(), prop::bool::weighted(0.2), proptest::option::of(1u64..3000))
+        .prop_map(|((service, id, registrant), all, drain_ms)| Step::Deregister { service, id, registrant, all, drain_ms });
+    let drain = (0..SERVICES.len(), ids(), proptest::option::weighted(0.7, 1u64..3000))
+        .prop_map(|(service, id, span_ms)| Step::Drain { service, id, span_ms });
     let step = prop_oneof![
         5 => register,
         4 => renew,
         2 => deregister,
+        1 => drain,
         1 => (0..HOSTS.len(), 1u8..4).prop_map(|(host, last_octet)| Step::Resolve { host, last_octet }),
         3 => (0u64..2500).prop_map(|ms| Step::Wait { ms }),
         1 => Just(Step::Restart),
@@ -64,6 +64,14 @@ struct Alive {
     metadata: BTreeMap<String, String>,
     ttl_ms: u64,
     deadline_ms: u64,
+    drain: Option<Until>,
+}
+
+/// A time without new requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Until {
+    ms: u64,
+    leaves: bool,
 }
 
 /// The specification, naively: a list.
@@ -121,7 +129,14 @@ impl Model {
         })
     }
 
-    fn deregister(&mut self, service: &str, id: Option<&str>, registrant: &str, all: bool) -> Result<Reply, Refused> {
+    fn deregister(
+        &mut self,
+        service: &str,
+        id: Option<&str>,
+        registrant: &str,
+        all: bool,
+        drain_until_ms: Option<u64>,
+    ) -> Result<Reply, Refused> {
         let everybody = self.of(service);
         let those = match self.named_or_own(service, id, registrant) {
             _ if all && id.is_none() => everybody,
@@ -131,9 +146,42 @@ impl Model {
         };
         let gone = those.len();
         for n in those.into_iter().rev() {
-            self.alive.remove(n);
+            match drain_until_ms {
+                Some(ms) => self.alive[n].drain = Some(Until { ms, leaves: true }),
+                None => drop(self.alive.remove(n)),
+            }
         }
         Ok(Reply::Deregistered(gone))
+    }
+
+    fn drain(&mut self, service: &str, id: Option<&str>, until_ms: Option<u64>) -> Result<Reply, Refused> {
+        let mut those = self.of(service);
+        those.retain(|&n| id.is_none_or(|id| self.alive[n].id == id));
+        if those.is_empty() {
+            return Err(Refused::NotRegistered);
+        }
+        for &n in &those {
+            let drain = &mut self.alive[n].drain;
+            let leaves = drain.is_some_and(|drain| drain.leaves);
+            match until_ms {
+                Some(ms) => *drain = Some(Until { ms, leaves }),
+                None => *drain = drain.filter(|drain| drain.leaves),
+            }
+        }
+        let mut ids: Vec<InstanceId> = those.iter().map(|&n| self::id(&self.alive[n].id)).collect();
+        ids.sort();
+        Ok(Reply::Draining(ids))
+    }
+
+    /// Time passes; tells how many leases lapse of those that did not leave before.
+    fn pass_to(&mut self, now_ms: u64) -> usize {
+        self.alive.retain(|alive| alive.drain.is_none_or(|drain| !drain.leaves || drain.ms > now_ms));
+        for alive in &mut self.alive {
+            alive.drain = alive.drain.filter(|drain| drain.ms > now_ms);
+        }
+        let before = self.alive.len();
+        self.alive.retain(|alive| alive.deadline_ms > now_ms);
+        before - self.alive.len()
     }
 }
 
@@ -170,18 +218,25 @@ impl Pair {
                 let metadata = metadata.map(|n| (0..n).map(|n| (n.to_string(), "x".to_owned())).collect());
                 self.renew(SERVICES[service], id.map(|n| IDS[n]), registrant, status.map(|n| Status::ALL[n]), metadata)?;
             }
-            Step::Deregister { service, id, registrant, all } => {
+            Step::Deregister { service, id, registrant, all, drain_ms } => {
                 let (service, instance, registrant) = (SERVICES[service], id.map(|n| IDS[n]), format!("10.9.0.{registrant}"));
-                let request = Deregistration { service: name(service), all, ..farewell(instance, &registrant) };
+                let drain = drain_ms.map(Duration::from_millis);
+                let request = Deregistration { service: name(service), all, drain, ..farewell(instance, &registrant) };
                 let reply = self.rig.deregister(request);
-                prop_assert_eq!(reply, self.model.deregister(service, instance, &registrant, all));
+                let until_ms = drain_ms.map(|ms| self.now_ms + ms);
+                prop_assert_eq!(reply, self.model.deregister(service, instance, &registrant, all, until_ms));
+            }
+            Step::Drain { service, id, span_ms } => {
+                let (service, instance) = (SERVICES[service], id.map(|n| IDS[n]));
+                let span = span_ms.map(Duration::from_millis);
+                let reply =
+                    self.rig.apply(Command::Drain(Draining { service: name(service), id: instance.map(self::id), span }));
+                prop_assert_eq!(reply, self.model.drain(service, instance, span_ms.map(|ms| self.now_ms + ms)));
             }
             Step::Resolve { host, last_octet } => self.rig.resolve(HOSTS[host], &[&format!("10.1.0.{last_octet}")]),
             Step::Wait { ms } => {
                 self.now_ms += ms;
-                let alive = self.model.alive.len();
-                self.model.alive.retain(|alive| alive.deadline_ms > self.now_ms);
-                prop_assert_eq!(self.rig.pass_to(self.now_ms), alive - self.model.alive.len());
+                prop_assert_eq!(self.rig.pass_to(self.now_ms), self.model.pass_to(self.now_ms));
             }
             Step::Restart => return self.restart(),
         }
@@ -215,6 +270,7 @@ impl Pair {
             metadata: BTreeMap::new(),
             ttl_ms,
             deadline_ms: self.now_ms + ttl_ms,
+            drain: None,
         });
         let request =
             Registration { service: name(service), id: instance.map(id), ttl, status, ..registration(&registrant, url) };
@@ -258,8 +314,10 @@ impl Pair {
         for facts in self.store.values() {
             prop_assert_eq!(self.rig.apply(Command::Restore(Box::new((**facts).clone()))), Ok(Reply::Done));
         }
+        self.model.alive.retain(|alive| alive.drain.is_none_or(|drain| !drain.leaves));
         for alive in &mut self.model.alive {
             alive.deadline_ms = self.now_ms + alive.ttl_ms;
+            alive.drain = None;
         }
         self.take_effects();
         Ok(())
@@ -295,10 +353,11 @@ impl Pair {
                     id: facts.id.to_string(),
                     by_address: facts.origin == Origin::RegisteredByAddress,
                     endpoint: facts.endpoint.to_string(),
-                    status: facts.status,
+                    status: upstream.status(),
                     metadata: facts.metadata.clone(),
                     ttl_ms: u64::try_from(facts.ttl.as_millis()).unwrap(),
                     deadline_ms: upstream.cells.lease.deadline().millis(),
+                    drain: None,
                 });
             }
         }
@@ -307,18 +366,27 @@ impl Pair {
     }
 
     fn check(&self) -> Result<(), TestCaseError> {
-        let mut expected = self.model.alive.clone();
+        let shown = |alive: &Alive| match alive.drain {
+            Some(_) => Alive { status: Status::Draining, drain: None, ..alive.clone() },
+            None => alive.clone(),
+        };
+        let mut expected: Vec<Alive> = self.model.alive.iter().map(shown).collect();
         expected.sort();
         prop_assert_eq!(self.listing(), expected);
         let registry = &self.rig.registry;
         prop_assert_eq!(registry.instance_count(), self.model.alive.len());
         prop_assert_eq!(registry.service_count(), self.model.services());
         prop_assert_eq!(self.rig.snapshot.len(), self.model.services());
-        let first = self.model.alive.iter().map(|alive| Moment::from_millis(alive.deadline_ms)).min();
+        let due = |alive: &Alive| alive.drain.map_or(alive.deadline_ms, |drain| drain.ms.min(alive.deadline_ms));
+        let first = self.model.alive.iter().map(due).min().map(Moment::from_millis);
         prop_assert_eq!(registry.next_deadline(), first);
         prop_assert_eq!(registry.deadlines.len(), self.model.alive.len());
         let stored: Vec<_> = self.store.values().collect();
-        prop_assert_eq!(stored, registry.facts().collect::<Vec<_>>());
+        let leaving = |facts: &Facts| {
+            let is_it = |alive: &&Alive| alive.service == facts.service.as_str() && alive.id == facts.id.as_str();
+            self.model.alive.iter().find(is_it).and_then(|alive| alive.drain).is_some_and(|drain| drain.leaves)
+        };
+        prop_assert_eq!(stored, registry.facts().filter(|facts| !leaving(facts)).collect::<Vec<_>>());
         let used: BTreeSet<String> =
             registry.facts().filter_map(|facts| facts.endpoint.name().map(ToString::to_string)).collect();
         prop_assert_eq!(&self.wanted, &used);

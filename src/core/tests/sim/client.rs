@@ -81,7 +81,7 @@ impl Client {
 
     pub(crate) fn deregister(&self, rng: &mut Rng) -> Command {
         let (service, id) = (self.service.clone(), self.id.clone());
-        Command::Deregister(Deregistration { service, id, all: rng.percent(3), registrant: self.registrant })
+        Command::Deregister(Deregistration { service, id, all: rng.percent(3), registrant: self.registrant, drain: None })
     }
 }
 

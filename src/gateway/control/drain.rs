@@ -1,0 +1,44 @@
+//! `POST /gateway/drain/{service}`: an operator takes instances out of rotation.
+
+use super::error::Error;
+use super::{Answer, Control, json, query};
+use crate::registrar::AskError;
+use http::StatusCode;
+use std::time::Duration;
+use vertice_api::gateway::Drained;
+use vertice_api::{FieldError, paths};
+use vertice_core::command::{Command, Draining, Refused, Reply};
+use vertice_core::name::ServiceName;
+
+/// Without `for`.
+const DEFAULT: Duration = Duration::from_secs(30);
+/// Longer than this, it is no drain but a decision: deregister, or weigh with 0.
+const MAX: Duration = Duration::from_secs(24 * 3600);
+
+pub(super) async fn drain(control: &Control, name: &str, params: &str) -> Answer {
+    let not_registered = || Error::of(AskError::Refused(Refused::NotRegistered), name);
+    let service = ServiceName::parse(name).map_err(|_| not_registered())?;
+    let id = query::instance_id(params)?;
+    let span = span(params, paths::query::FOR)?.unwrap_or(DEFAULT);
+    let ends = span.is_zero();
+    let request = Draining { service: service.clone(), id, span: (!ends).then_some(span) };
+    let applied = control.registrar.ask(Command::Drain(request)).await.map_err(|error| Error::of(error, service.as_str()))?;
+    let Reply::Draining(ids) = applied.reply else { return Err(not_registered()) };
+    let body = Drained {
+        message: if ends { Drained::ENDED } else { Drained::STARTED }.to_owned(),
+        service_name: service.to_string(),
+        instances: ids.iter().map(ToString::to_string).collect(),
+        seconds: span.as_secs_f64(),
+    };
+    json(StatusCode::OK, &body)
+}
+
+/// How long to drain, if the parameter is there.
+pub(super) fn span(params: &str, parameter: &str) -> Result<Option<Duration>, Error> {
+    let span = query::span(params, parameter);
+    let short_enough = |span: Option<Duration>| match span {
+        Some(span) if span > MAX => Err(FieldError::new(parameter, "must be at most 24h")),
+        span => Ok(span),
+    };
+    span.and_then(short_enough).map_err(|error| Error::fields(vec![error]))
+}
