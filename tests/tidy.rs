@@ -68,7 +68,7 @@ const IMPURE: &[&str] = &[
 const DEPENDENCIES: &[(&str, &[&str])] = &[
     ("src/core/Cargo.toml", &["foldhash"]),
     ("src/api/Cargo.toml", &["serde"]),
-    ("src/client/Cargo.toml", &["vertice-core", "vertice-api", "serde_json", "signal-hook", "thiserror", "ureq"]),
+    ("src/client/Cargo.toml", &["vertice-core", "vertice-api", "rustix", "serde_json", "signal-hook", "thiserror", "ureq"]),
 ];
 
 /// Snapshots of shared state: `(receiver, the only file that replaces it)`.

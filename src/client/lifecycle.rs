@@ -334,6 +334,12 @@ impl Lifecycle {
         self
     }
 
+    /// How the service is, as far as we know.
+    #[must_use]
+    pub const fn status(&self) -> Status {
+        self.report.status
+    }
+
     /// Takes what happened at `now` (time since the start) and says what to do.
     pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Action> {
         let mut out = Vec::new();

@@ -126,6 +126,15 @@ impl Registration {
     /// # Errors
     /// The thread could not be started. A registry that is away is no error: it is tried again forever.
     pub fn start(config: RegistrationConfig, log: impl FnMut(&Step) + Send + 'static) -> io::Result<Self> {
+        Self::start_observed(config, log, |_| {})
+    }
+
+    /// The same; `observer` hears after each health probe how the service is, whatever the registry makes of it.
+    pub(crate) fn start_observed(
+        config: RegistrationConfig,
+        log: impl FnMut(&Step) + Send + 'static,
+        observer: impl FnMut(Status) + Send + 'static,
+    ) -> io::Result<Self> {
         let config = Arc::new(config);
         let shared = Arc::new(Shared {
             client: RegistryClient::new(config.registry.clone(), config.token.clone()),
@@ -133,7 +142,7 @@ impl Registration {
             mailbox: Mutex::default(),
             changed: Condvar::new(),
         });
-        let worker = Worker { shared: Arc::clone(&shared), config: Arc::clone(&config), log };
+        let worker = Worker { shared: Arc::clone(&shared), config: Arc::clone(&config), log, observer };
         thread::Builder::new().name("registration".to_owned()).stack_size(STACK).spawn(move || worker.run())?;
         Ok(Self { shared, config })
     }
@@ -226,24 +235,29 @@ impl Shared {
     }
 }
 
-struct Worker<L> {
+struct Worker<L, O> {
     shared: Arc<Shared>,
     config: Arc<RegistrationConfig>,
     log: L,
+    observer: O,
 }
 
-impl<L: FnMut(&Step)> Worker<L> {
+impl<L: FnMut(&Step), O: FnMut(Status)> Worker<L, O> {
     fn run(mut self) {
         let watch = Stopwatch::start();
         let mut life = self.life();
         let mut event = Event::Tick;
         loop {
             let mut command = Action::Done;
+            let probed = matches!(event, Event::Health(_));
             for action in life.handle(watch.elapsed(), event) {
                 match action {
                     Action::Log(step) => (self.log)(&step),
                     other => command = other,
                 }
+            }
+            if probed {
+                (self.observer)(life.status());
             }
             let stopping = matches!(command, Action::Deregister | Action::Done);
             event = if !stopping && self.shared.lock().stop { Event::Stop } else { self.perform(command, watch) };
@@ -328,7 +342,7 @@ impl<L: FnMut(&Step)> Worker<L> {
     }
 }
 
-impl<L> Drop for Worker<L> {
+impl<L, O> Drop for Worker<L, O> {
     /// Also when a defect ends the thread: whoever waits must hear of it.
     fn drop(&mut self) {
         self.shared.change(|mailbox| mailbox.finished = true);

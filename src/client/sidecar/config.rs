@@ -10,6 +10,8 @@ use vertice_core::name::{InstanceId, ServiceName};
 use crate::lifecycle::HealthGate;
 use crate::registration::RegistrationConfig;
 use crate::registry::{RegistryUrls, Token};
+use crate::sidecar::launcher::Launch;
+use crate::sidecar::supervisor::{Policy, Restart};
 use crate::span;
 
 /// Reads the configuration. `variable` gives the value of an environment variable; an empty one counts as not set, because
@@ -19,6 +21,35 @@ use crate::span;
 /// Every mistake at once.
 pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<RegistrationConfig, Mistakes> {
     let mut reader = Reader { variable, mistakes: Vec::new() };
+    let registration = registration(&mut reader);
+    reader.finish(registration.map(|(registration, _)| registration))
+}
+
+/// The same with what `exec` needs to know.
+///
+/// # Errors
+/// Every mistake at once.
+pub fn read_launch(variable: impl Fn(&str) -> Option<String>) -> Result<Launch, Mistakes> {
+    let mut reader = Reader { variable, mistakes: Vec::new() };
+    let registration = registration(&mut reader);
+    let restart = reader.value("SIDECAR_RESTART", restart).unwrap_or_default();
+    let restarts_max = reader.value("SIDECAR_RESTART_MAX", |text| whole(text, 0, 1_000_000)).unwrap_or(0);
+    let unhealthy_max = reader.value("SIDECAR_UNHEALTHY_RESTART", unhealthy_max).flatten();
+    let stop_grace = reader.value_or("SIDECAR_STOP_GRACE", "10", |text| span::parse(text).map_err(|e| e.to_string()));
+    let drain_wait = reader.value_or("SIDECAR_DRAIN_WAIT", "1", |text| span::parse(text).map_err(|e| e.to_string()));
+    if restart == Restart::Never && unhealthy_max.is_some() {
+        reader.mistakes.push(("SIDECAR_UNHEALTHY_RESTART", "must be 'off' where SIDECAR_RESTART is 'never'".to_owned()));
+    }
+    let launch = registration.zip(stop_grace).zip(drain_wait).map(|(((registration, port), stop_grace), drain_wait)| {
+        let start_max = registration.initial_wait;
+        let policy = Policy { restart, restarts_max, unhealthy_max, start_max, stop_grace, drain_wait };
+        Launch { registration, port, policy }
+    });
+    reader.finish(launch)
+}
+
+/// What both ways of use have in common: the registration and the service's port. `None` when there are mistakes.
+fn registration(reader: &mut Reader<impl Fn(&str) -> Option<String>>) -> Option<(RegistrationConfig, u16)> {
     let service_name = reader.required("SERVICE_NAME", |text| ServiceName::parse(text).map_err(|e| e.to_string()));
     let host = reader.required("SERVICE_HOST", host);
     let port = reader.value("SERVICE_PORT", port).unwrap_or(8080);
@@ -42,7 +73,7 @@ pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<RegistrationCon
             if reader.mistakes.is_empty() =>
         {
             let endpoint = format!("http://{authority}");
-            Ok(RegistrationConfig {
+            let config = RegistrationConfig {
                 health_url: Some(format!("{endpoint}{health_endpoint}")),
                 health_endpoint,
                 instance_id: id,
@@ -55,9 +86,10 @@ pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<RegistrationCon
                 initial_wait,
                 health_gate,
                 ..RegistrationConfig::new(service_name, endpoint, registry)
-            })
+            };
+            Some((config, port))
         }
-        _ => Err(Mistakes(reader.mistakes)),
+        _ => None,
     }
 }
 
@@ -103,6 +135,10 @@ impl<V: Fn(&str) -> Option<String>> Reader<V> {
     fn first<T>(&mut self, names: &[&'static str], parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         let name = names.iter().find(|name| self.text(name).is_some())?;
         self.value(name, parse)
+    }
+
+    fn finish<T>(self, read: Option<T>) -> Result<T, Mistakes> {
+        read.filter(|_| self.mistakes.is_empty()).ok_or(Mistakes(self.mistakes))
     }
 
     fn default_instance_id(&mut self, authority: Option<&str>) -> Option<String> {
@@ -168,6 +204,23 @@ fn health_gate(text: &str) -> Result<HealthGate, String> {
     }
 }
 
+fn restart(text: &str) -> Result<Restart, String> {
+    match text {
+        "always" => Ok(Restart::Always),
+        "on-failure" => Ok(Restart::OnFailure),
+        "never" => Ok(Restart::Never),
+        _ => Err("must be 'always', 'on-failure' or 'never'".to_owned()),
+    }
+}
+
+fn unhealthy_max(text: &str) -> Result<Option<Duration>, String> {
+    match span::parse(text) {
+        _ if text == "off" => Ok(None),
+        Ok(time) if time >= SHORTEST_ILLNESS => Ok(Some(time)),
+        _ => Err("must be 'off' or a length of time of at least 1s".to_owned()),
+    }
+}
+
 fn instance_id(text: &str) -> Result<String, String> {
     InstanceId::parse(text).map(|id| id.as_str().to_owned()).map_err(|error| error.to_string())
 }
@@ -194,6 +247,7 @@ fn tags(text: &str) -> Vec<String> {
 
 const DEFAULT_REGISTRY: &str = "http://vertice-register-lb:80";
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+const SHORTEST_ILLNESS: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -269,6 +323,64 @@ mod tests {
         assert_eq!(names[0], "SERVICE_NAME");
         assert!(pairs.iter().all(|(name, _)| names.contains(name)), "{mistakes}");
         assert!(mistakes.to_string().starts_with("failed to read the configuration: 14 of"), "{mistakes}");
+    }
+
+    fn read_launch_pairs(pairs: &[(&str, &str)]) -> Result<Launch, Mistakes> {
+        let usual = [("SERVICE_NAME", "osint_service"), ("SERVICE_HOST", "osint")];
+        read_launch(|name| {
+            let mut all = pairs.iter().chain(&usual);
+            all.find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn launching() {
+        let launch = read_launch_pairs(&[]).unwrap();
+        assert_eq!(launch.port, 8080);
+        let second = Duration::from_secs(1);
+        let usual = Policy {
+            restart: Restart::OnFailure,
+            restarts_max: 0,
+            unhealthy_max: None,
+            start_max: 60 * second,
+            stop_grace: 10 * second,
+            drain_wait: second,
+        };
+        assert_eq!(launch.policy, usual);
+        let launch = read_launch_pairs(&[
+            ("SERVICE_PORT", "8049"),
+            ("INITIAL_WAIT_TIMEOUT", "5"),
+            ("SIDECAR_RESTART", "always"),
+            ("SIDECAR_RESTART_MAX", "7"),
+            ("SIDECAR_UNHEALTHY_RESTART", "2m"),
+            ("SIDECAR_STOP_GRACE", "500ms"),
+            ("SIDECAR_DRAIN_WAIT", "0"),
+        ])
+        .unwrap();
+        assert_eq!((launch.port, launch.registration.endpoint.as_str()), (8049, "http://osint:8049"));
+        let policy = launch.policy;
+        assert_eq!((policy.restart, policy.restarts_max, policy.unhealthy_max), (Restart::Always, 7, Some(120 * second)));
+        assert_eq!((policy.start_max, policy.stop_grace, policy.drain_wait), (5 * second, second / 2, Duration::ZERO));
+    }
+
+    #[test]
+    fn every_mistake_in_launching_at_once() {
+        let pairs = [
+            ("SERVICE_PORT", "0"),
+            ("SIDECAR_RESTART", "sometimes"),
+            ("SIDECAR_RESTART_MAX", "-1"),
+            ("SIDECAR_UNHEALTHY_RESTART", "0"),
+            ("SIDECAR_STOP_GRACE", "a while"),
+            ("SIDECAR_DRAIN_WAIT", "25h"),
+        ];
+        let mistakes = read_launch_pairs(&pairs).unwrap_err();
+        let names: Vec<_> = mistakes.0.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, pairs.map(|(name, _)| name), "{mistakes}");
+
+        let contradiction = [("SIDECAR_RESTART", "never"), ("SIDECAR_UNHEALTHY_RESTART", "30")];
+        let mistakes = read_launch_pairs(&contradiction).unwrap_err();
+        assert_eq!(mistakes.0.len(), 1, "{mistakes}");
+        assert_eq!(mistakes.0[0].0, "SIDECAR_UNHEALTHY_RESTART");
     }
 
     #[test]

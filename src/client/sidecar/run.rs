@@ -1,5 +1,6 @@
 //! From arguments and variables to an exit code.
 
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -10,18 +11,27 @@ use signal_hook::low_level::pipe;
 
 use crate::lifecycle::Step;
 use crate::registration::{Registration, RegistrationConfig};
-use crate::sidecar::config;
 use crate::sidecar::log::{self, Level};
+use crate::sidecar::wake::Wake;
+use crate::sidecar::{child, config, launcher};
 
 /// Runs the sidecar until it is told to end. `arguments` are those after the program's name, `variable` gives the value of
-/// an environment variable. Returns the exit code: 0, 1 (it could not go on), 2 (usage) or 78 (configuration).
-pub fn run(arguments: &[String], variable: impl Fn(&str) -> Option<String>) -> u8 {
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+/// an environment variable. Returns the exit code: 0, 1 (it could not go on), 2 (usage) or 78 (configuration), and with
+/// `exec` that of the command.
+pub fn run(arguments: &[OsString], variable: impl Fn(&str) -> Option<String>) -> u8 {
+    match arguments.iter().map(|argument| argument.to_str().unwrap_or_default()).collect::<Vec<_>>().as_slice() {
         [] => serve(variable),
         ["-h" | "--help"] => say(&USAGE),
         ["-V" | "--version"] => say(&concat!("vertice-sidecar ", env!("CARGO_PKG_VERSION"), "\n")),
+        ["exec", "--", _, ..] => launch(&arguments[2..], variable),
+        ["exec", ..] => {
+            complain(&format_args!("exec wants a command: vertice-sidecar exec -- COMMAND [ARGUMENT…]\n\n{USAGE}"));
+            EXIT_USAGE
+        }
+        [child::BECOME, ..] => child::become_command(&arguments[1..]),
         _ => {
-            complain(&format_args!("unknown arguments: {}\n\n{USAGE}", arguments.join(" ")));
+            let arguments = arguments.join(OsStr::new(" "));
+            complain(&format_args!("unknown arguments: {}\n\n{USAGE}", arguments.to_string_lossy()));
             EXIT_USAGE
         }
     }
@@ -35,13 +45,28 @@ fn serve(variable: impl Fn(&str) -> Option<String>) -> u8 {
             return EXIT_CONFIG;
         }
     };
-    match keep_registered(config) {
-        Ok(()) => 0,
-        Err(error) => {
-            log::line(Level::Error, &error);
-            EXIT_RUNTIME
+    exit_code(keep_registered(config).map(|()| 0))
+}
+
+fn launch(command: &[OsString], variable: impl Fn(&str) -> Option<String>) -> u8 {
+    let launch = match config::read_launch(variable) {
+        Ok(launch) => launch,
+        Err(mistakes) => {
+            complain(&mistakes);
+            return EXIT_CONFIG;
         }
-    }
+    };
+    exit_code(Wake::new().and_then(|wake| {
+        log::line(Level::Info, &introduction(&launch.registration));
+        launcher::run(command, launch, wake)
+    }))
+}
+
+fn exit_code(result: io::Result<u8>) -> u8 {
+    result.unwrap_or_else(|error| {
+        log::line(Level::Error, &error);
+        EXIT_RUNTIME
+    })
 }
 
 fn keep_registered(config: RegistrationConfig) -> io::Result<()> {
@@ -109,6 +134,9 @@ const USAGE: &str = "\
 Registers the service next to it with the Vertice Gateway and keeps it registered.
 
 Usage: vertice-sidecar [--help | --version]
+       vertice-sidecar exec -- COMMAND [ARGUMENT…]
+
+exec also starts the service, restarts it when it fails, and ends it when told to end.
 
 Environment:
   SERVICE_NAME             name of the service, like osint_service (required)
@@ -127,6 +155,24 @@ Environment:
   SERVICE_ZONE             where it runs (also ZONE)
   SERVICE_TAGS             words to select it by, comma-separated
 
+Environment of exec (the command gets all of it, and SERVICE_PORT even when it is not set):
+  SIDECAR_RESTART          which ends are followed by a restart: always, on-failure (all but
+                           exit code 0) or never [on-failure]. Restarts wait 1, 2, 4 … 60 s;
+                           after 60 s of good health the next one counts as the first
+  SIDECAR_RESTART_MAX      restarts in a row before giving up, 0 is no limit [0]
+  SIDECAR_UNHEALTHY_RESTART
+                           restart it when it has been unhealthy for so long, or has not become
+                           ready for so long after INITIAL_WAIT_TIMEOUT; at least 1s, or off [off]
+  SIDECAR_DRAIN_WAIT       when told to end: from deregistration to the signal to the command,
+                           for requests that are already on their way [1]
+  SIDECAR_STOP_GRACE       from that signal to SIGKILL [10]
+
+SIGTERM and SIGINT end it: the service is deregistered, gets the signal, and is waited for.
+HUP, QUIT, USR1, USR2, WINCH, TSTP and CONT are passed on. Signals go to the command's process
+group. The command is killed if the sidecar dies; what it started in turn is not, unless the
+sidecar is PID 1: let a shell end in `exec`.
+
 Times are seconds (30, 0.5) or have a unit (500ms, 30s, 5m).
-Exit codes: 0 told to end, 1 runtime, 2 usage, 78 configuration.
+Exit codes: 0 told to end, 1 runtime, 2 usage, 78 configuration. With exec: the command's, 128
+and its signal, 126 when it is no program, 127 when it is not found.
 ";
