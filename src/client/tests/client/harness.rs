@@ -1,4 +1,4 @@
-//! Scripted HTTP servers and a sidecar process. Nothing here sleeps: everything waits for something to happen.
+//! Scripted HTTP servers and a sidecar process. Everything waits for something to happen.
 #![expect(clippy::disallowed_methods, reason = "tests measure how long things take")]
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -233,7 +233,17 @@ pub(crate) struct Sidecar {
 impl Sidecar {
     /// Next to `service`, with nothing in its environment but what a test of `registry` needs and `more`.
     pub(crate) fn start(service: SocketAddr, registry: &str, more: &[(&str, &str)]) -> Self {
+        Self::with_arguments(service, registry, more, &[])
+    }
+
+    /// As the parent of a command, for which `service` answers.
+    pub(crate) fn exec(service: SocketAddr, registry: &str, more: &[(&str, &str)], command: &[&str]) -> Self {
+        Self::with_arguments(service, registry, more, &[&["exec", "--"], command].concat())
+    }
+
+    fn with_arguments(service: SocketAddr, registry: &str, more: &[(&str, &str)], arguments: &[&str]) -> Self {
         let mut child = command()
+            .args(arguments)
             .envs([("SERVICE_NAME", "osint_service"), ("SERVICE_HOST", "127.0.0.1"), ("REGISTRY_URL", registry)])
             .env("SERVICE_PORT", service.port().to_string())
             .envs(more.iter().copied())
@@ -266,16 +276,25 @@ impl Sidecar {
     }
 
     /// Sends a signal and waits for the end. Returns the exit code, how long it took, and the whole log.
-    pub(crate) fn end(mut self, signal: &str) -> (Option<i32>, Duration, Vec<String>) {
+    pub(crate) fn end(self, signal: &str) -> (Option<i32>, Duration, Vec<String>) {
         let start = Instant::now();
-        let kill = format!("kill -{signal} {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        crate::harness::signal(self.id(), signal);
+        let (code, log) = self.wait_end();
+        (code, start.elapsed(), log)
+    }
+
+    /// Waits for the end. Returns the exit code and the whole log.
+    pub(crate) fn wait_end(mut self) -> (Option<i32>, Vec<String>) {
         // The log ends when the process does.
         while let Ok(line) = self.lines.recv_timeout(DEADLINE) {
             self.seen.push(line);
         }
         let status = self.child.wait().unwrap();
-        (status.code(), start.elapsed(), std::mem::take(&mut self.seen))
+        (status.code(), std::mem::take(&mut self.seen))
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Memory in use, in KiB.
@@ -301,6 +320,27 @@ impl Drop for Sidecar {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Sends a signal to a process.
+pub(crate) fn signal(process: u32, signal: &str) {
+    let kill = format!("kill -{signal} {process}");
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success(), "{kill}");
+}
+
+/// Whether a process has ended. One whose new parent has not noticed yet counts.
+pub(crate) fn is_gone(process: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"));
+    stat.map_or(true, |stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X'])))
+}
+
+/// Waits until something is so.
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < DEADLINE, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(5));
     }
 }
 
