@@ -18,6 +18,7 @@ mod resilience;
 mod resolution;
 mod routing;
 mod sidecar;
+mod sidecar_exec;
 mod status;
 mod store;
 mod streaming;
