@@ -140,6 +140,8 @@ pub enum Step {
     StartFailed(String),
     /// It ended, and so does the sidecar.
     Ended(Exit),
+    /// It ended as it was asked to, and so does the sidecar.
+    Stopped(Exit),
     /// It ended and is started again after this pause.
     Restarting(Exit, Duration),
     /// It ended once too often.
@@ -161,7 +163,7 @@ impl Step {
     #[must_use]
     pub const fn is_warning(&self) -> bool {
         match self {
-            Self::Started(_) | Self::Stopping | Self::Ended(Exit::Code(0)) => false,
+            Self::Started(_) | Self::Stopping | Self::Stopped(_) | Self::Ended(Exit::Code(0)) => false,
             Self::StartFailed(_)
             | Self::Ended(_)
             | Self::Restarting(..)
@@ -179,7 +181,7 @@ impl fmt::Display for Step {
         match self {
             Self::Started(process) => write!(f, "Service started (process {process})"),
             Self::StartFailed(cause) => write!(f, "Service could not be started: {cause}"),
-            Self::Ended(exit) => write!(f, "Service {exit}"),
+            Self::Ended(exit) | Self::Stopped(exit) => write!(f, "Service {exit}"),
             Self::Restarting(exit, wait) => {
                 write!(f, "Service {exit}, restarting in {} seconds", wait.as_secs_f64().ceil())
             }
@@ -380,7 +382,11 @@ impl Supervisor {
             Restart::OnFailure => renewed || exit != Exit::Code(0),
             Restart::Never => false,
         };
-        if !wanted || matches!(purpose, Some(Purpose::Stop(_))) {
+        if matches!(purpose, Some(Purpose::Stop(_))) {
+            out.push(Action::Log(Step::Stopped(exit)));
+            return Next::Exit(exit.code());
+        }
+        if !wanted {
             out.push(Action::Log(Step::Ended(exit)));
             return Next::Exit(exit.code());
         }

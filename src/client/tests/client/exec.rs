@@ -30,6 +30,7 @@ fn starts_registers_and_ends_the_service_in_this_order() {
     for step in ["Shutting down", "Service deregistered", "told", "Service exited with code 5"] {
         assert!(rest.any(|line| line.ends_with(step)), "{step:?} is not in its place: {log:#?}");
     }
+    assert!(log.iter().all(|line| !line.contains(" WARN ")), "{log:#?}");
     registry.next_where(|request| request.method == "DELETE");
 }
 
@@ -170,14 +171,18 @@ fn the_command_dies_with_a_sidecar_that_is_killed() {
 }
 
 #[test]
-fn orphans_are_buried() {
+fn orphans_are_adopted_and_buried() {
     let (service, registry) = (Server::service(), Server::registry());
-    let script = "sh -c 'sleep 0.2 & echo orphan $!'; sleep 1000";
+    // Their parent ends, they do not.
+    let script = "sh -c 'for n in 1 2 3 4 5; do sleep 1000 & echo orphan $!; done'; sleep 1000";
     let mut sidecar = Sidecar::exec(service.address, &registry.url(), &[], &["sh", "-c", script]);
-    let orphan = number(&sidecar.wait_line("orphan "));
-    // A zombie would still be there.
-    let entry = format!("/proc/{orphan}");
-    eventually("the burial", || !std::path::Path::new(&entry).exists());
+    let orphans: Vec<_> = (0..5).map(|_| number(&sidecar.wait_line("orphan "))).collect();
+    let adopted = format!("\nPPid:\t{}\n", sidecar.id());
+    let status = |orphan: &u32| std::fs::read_to_string(format!("/proc/{orphan}/status"));
+    eventually("the adoption", || orphans.iter().all(|orphan| status(orphan).unwrap().contains(&adopted)));
+    orphans.iter().for_each(|&orphan| signal(orphan, "KILL"));
+    // A zombie would still have a status.
+    eventually("the burial", || orphans.iter().all(|orphan| status(orphan).is_err()));
     assert_eq!(sidecar.end("TERM").0, Some(143));
 }
 
