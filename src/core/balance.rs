@@ -13,8 +13,18 @@ use std::sync::atomic::Ordering;
 /// The attempts that a request has made so far: which instances, and how often each.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tried {
-    entries: [(usize, u8); Tried::MAX],
+    entries: [Tries; Tried::MAX],
     len: usize,
+}
+
+/// The tries at one instance.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tries {
+    id: usize,
+    /// The first of its addresses that was tried. Later ones are counted from here and not from where the instance would be
+    /// started with now: a failed address moves that, and counting from there would skip one and try another twice.
+    first_address: u32,
+    times: u8,
 }
 
 impl Tried {
@@ -24,17 +34,16 @@ impl Tried {
     /// How often the instance has been tried.
     #[must_use]
     pub fn times(&self, cells: &Arc<Cells>) -> usize {
-        let id = Arc::as_ptr(cells) as usize;
-        self.entries[..self.len].iter().find(|entry| entry.0 == id).map_or(0, |entry| entry.1.into())
+        self.at(cells).map_or(0, |tries| tries.times.into())
     }
 
-    /// Notes one more try.
-    pub fn note(&mut self, cells: &Arc<Cells>) {
+    /// Notes one more try, at this one of the instance's addresses.
+    pub fn note(&mut self, cells: &Arc<Cells>, address: usize) {
         let id = Arc::as_ptr(cells) as usize;
-        if let Some(entry) = self.entries[..self.len].iter_mut().find(|entry| entry.0 == id) {
-            entry.1 = entry.1.saturating_add(1);
+        if let Some(tries) = self.entries[..self.len].iter_mut().find(|tries| tries.id == id) {
+            tries.times = tries.times.saturating_add(1);
         } else if self.len < Self::MAX {
-            self.entries[self.len] = (id, 1);
+            self.entries[self.len] = Tries { id, first_address: u32::try_from(address).unwrap_or(0), times: 1 };
             self.len += 1;
         }
     }
@@ -42,7 +51,20 @@ impl Tried {
     /// How many attempts were made.
     #[must_use]
     pub fn attempts(&self) -> u32 {
-        self.entries[..self.len].iter().map(|entry| u32::from(entry.1)).sum()
+        self.entries[..self.len].iter().map(|tries| u32::from(tries.times)).sum()
+    }
+
+    /// Which of the instance's `count` addresses is next.
+    fn next_address(&self, cells: &Arc<Cells>, count: usize) -> usize {
+        match self.at(cells) {
+            Some(tries) => (tries.first_address as usize + usize::from(tries.times)) % count.max(1),
+            None => cells.address.first(count),
+        }
+    }
+
+    fn at(&self, cells: &Arc<Cells>) -> Option<&Tries> {
+        let id = Arc::as_ptr(cells) as usize;
+        self.entries[..self.len].iter().find(|tries| tries.id == id)
     }
 }
 
@@ -101,7 +123,7 @@ pub fn pick<'a, X: Attach>(service: &'a Service<X>, tried: &Tried, now: Moment, 
         match upstream.cells.breaker.admit(&service.policy.breaker, now) {
             Admission::Shed { until } => refusal = sooner(refusal, until),
             admission => {
-                let address = upstream.cells.address.index(tried.times(&upstream.cells), upstream.addresses.len());
+                let address = tried.next_address(&upstream.cells, upstream.addresses.len());
                 return Ok(Pick { upstream, address, probe: admission == Admission::Probe });
             }
         }
@@ -241,7 +263,7 @@ mod tests {
         assert_eq!(pick(&none, &Tried::default(), Moment::ZERO, 1).unwrap_err(), NoPick::NoInstance);
         let one = service(Algorithm::P2c, vec![upstream("a", 100, 1)]);
         let mut tried = Tried::default();
-        tried.note(&one.usable[0].cells);
+        tried.note(&one.usable[0].cells, 0);
         assert_eq!(pick(&one, &tried, Moment::ZERO, 1).unwrap_err(), NoPick::Exhausted);
         open(&one.usable[0], Moment::ZERO);
         let refusal = pick(&one, &Tried::default(), Moment::ZERO, 1).unwrap_err();
@@ -279,11 +301,27 @@ mod tests {
         let mut order = Vec::new();
         while let Ok(pick) = pick(&one, &tried, Moment::ZERO, 7) {
             order.push(pick.address);
-            tried.note(&pick.upstream.cells);
+            tried.note(&pick.upstream.cells, pick.address);
         }
         assert_eq!(order, [0, 1, 2]);
         one.usable[0].cells.address.failed(0, 3);
         assert_eq!(pick(&one, &Tried::default(), Moment::ZERO, 7).unwrap().address, 1);
+    }
+
+    #[test]
+    fn an_address_that_failed_is_not_tried_again_while_another_is_left() {
+        for count in 2..=4 {
+            let one = service(Algorithm::P2c, vec![upstream("a", 100, count)]);
+            let mut tried = Tried::default();
+            let mut order = Vec::new();
+            while let Ok(pick) = pick(&one, &tried, Moment::ZERO, 7) {
+                order.push(pick.address);
+                tried.note(&pick.upstream.cells, pick.address);
+                // What an attempt does when no connection can be made, before the next pick.
+                pick.upstream.cells.address.failed(pick.address, count);
+            }
+            assert_eq!(order, (0..count).collect::<Vec<_>>());
+        }
     }
 
     #[test]
@@ -352,7 +390,7 @@ mod tests {
             let mut tried = Tried::default();
             for (n, upstream) in service.usable.iter().enumerate() {
                 if open_mask >> n & 1 == 1 { open(upstream, Moment::ZERO); }
-                if tried_mask >> n & 1 == 1 { tried.note(&upstream.cells); }
+                if tried_mask >> n & 1 == 1 { tried.note(&upstream.cells, 0); }
             }
             let left = !(open_mask | tried_mask) & 63;
             match pick(&service, &tried, Moment::ZERO, seed) {

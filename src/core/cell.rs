@@ -137,10 +137,10 @@ impl Drop for InFlight {
 pub struct AddressCell(AtomicU32);
 
 impl AddressCell {
-    /// The index to use for the `attempt`-th try (0 first) among `count` addresses.
+    /// The index of the address to start with, among `count`.
     #[must_use]
-    pub fn index(&self, attempt: usize, count: usize) -> usize {
-        (self.0.load(Ordering::Relaxed) as usize + attempt) % count.max(1)
+    pub fn first(&self, count: usize) -> usize {
+        self.0.load(Ordering::Relaxed) as usize % count.max(1)
     }
 
     /// The address at `index` of `count` did not answer: start with the next one from now on.

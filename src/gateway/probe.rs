@@ -27,7 +27,7 @@ impl Prober {
     }
 
     async fn ask(&self, upstream: &Upstream) -> pingora::Result<u16> {
-        let at = upstream.cells.address.index(0, upstream.addresses.len());
+        let at = upstream.cells.address.first(upstream.addresses.len());
         let Some(peer) = upstream.x.peers.get(at) else {
             return pingora::Error::e_explain(pingora::ErrorType::ConnectError, "no address");
         };

@@ -23,13 +23,6 @@ fn register(gateway: &Gateway, service: &str, host: &str, port: u16) -> Value {
     gateway.api(post("/register", &body)).expect(201).json()
 }
 
-fn v4(addr: SocketAddr) -> Ipv4Addr {
-    match addr {
-        SocketAddr::V4(addr) => *addr.ip(),
-        SocketAddr::V6(_) => panic!("the tests speak IPv4"),
-    }
-}
-
 #[test]
 fn a_named_endpoint_is_routable_with_its_201() {
     let dns = Dns::start();
@@ -146,14 +139,20 @@ fn the_last_good_answer_is_kept_when_the_name_server_fails() {
 #[test]
 fn of_several_addresses_the_living_ones_serve() {
     let dns = Dns::start();
-    let living = Upstream::start(text("living"));
-    dns.set("many.test", Answer::Addresses(vec![net::loopback(), v4(living.addr), net::loopback()]));
     let gateway = gateway_asking(&dns).start();
-    register(&gateway, "many", "many.test", living.addr.port());
-    assert_eq!(gateway.instances("many").len(), 1);
-    for round in 0..10 {
-        let answer = gateway.data(get("/v2/many/x"));
-        assert_eq!((answer.status, answer.text().as_str()), (200, "living"), "round {round}");
+    // Addresses are tried in their order: wherever the living one stands among the dead, it is found.
+    for place in 0..3 {
+        let mut addresses: Vec<Ipv4Addr> = (0..3).map(|_| net::loopback()).collect();
+        addresses.sort_unstable();
+        let living = Upstream::start_at(SocketAddr::from((addresses[place], 0)), text("living"));
+        let (service, host) = (format!("many{place}"), format!("many{place}.test"));
+        dns.set(&host, Answer::Addresses(addresses));
+        register(&gateway, &service, &host, living.addr.port());
+        assert_eq!(gateway.instances(&service).len(), 1);
+        for round in 0..10 {
+            let answer = gateway.data(get(&format!("/v2/{service}/x")));
+            assert_eq!((answer.status, answer.text().as_str()), (200, "living"), "place {place}, round {round}");
+        }
     }
 }
 

@@ -45,7 +45,7 @@ impl Attempt {
     pub fn start(service: &Arc<Service>, tried: &mut Tried) -> Result<Self, NoPick> {
         let now = clock::mono();
         let pick = balance::pick(service, tried, now, random())?;
-        tried.note(&pick.upstream.cells);
+        tried.note(&pick.upstream.cells, pick.address);
         Ok(Self {
             service: service.clone(),
             upstream: pick.upstream.clone(),
