@@ -69,7 +69,7 @@ pub(super) fn failure(error: &Error, ctx: &Ctx) -> Option<Failure> {
 
 /// Records how a request ended: for the instance, in metrics, in the access log.
 pub(super) fn conclude(shared: &Shared, session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
-    let status = session.response_written().map_or(0, |head| head.status.as_u16());
+    let status = session.response_written().map_or(0, |head| answer_status(head.status));
     if let Some(forward) = &mut ctx.forward {
         conclude_attempt(forward, error, status);
         let took = clock::mono().since(ctx.started.mono);
@@ -86,6 +86,12 @@ pub(super) fn conclude(shared: &Shared, session: &Session, error: Option<&Error>
     if shared.access.is_on() {
         write_access_log(shared, session, ctx, status);
     }
+}
+
+/// An interim answer is none (RFC 9110 §15.2): a client that left after it left before its answer.
+fn answer_status(written: http::StatusCode) -> u16 {
+    let is_interim = written.is_informational() && written != http::StatusCode::SWITCHING_PROTOCOLS;
+    if is_interim { 0 } else { written.as_u16() }
 }
 
 fn conclude_attempt(forward: &mut Forward, error: Option<&Error>, status: u16) {

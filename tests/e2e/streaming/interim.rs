@@ -1,7 +1,7 @@
 //! `Expect: 100-continue` and other 1xx answers.
 
 use crate::harness::scripts::{raw, script};
-use crate::harness::{After, Conn, Gateway, Request, Upstream, get};
+use crate::harness::{After, Conn, Gateway, Request, Upstream, eventually, get};
 
 const EXPECTING: &str = "POST /v2/svc/x HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
 
@@ -52,6 +52,23 @@ fn a_client_that_does_not_wait_is_served_too() {
     conn.send(format!("{EXPECTING}hello"));
     assert_eq!(conn.response("POST").expect(200).text(), "hello");
     assert_eq!(conn.ask(&Request::new("POST", "/v2/svc/x").body("again")).expect(200).text(), "again");
+}
+
+#[test]
+fn a_client_that_leaves_after_its_100_has_left_before_its_answer() {
+    let gateway = Gateway::start();
+    let upstream = Upstream::start(script(|exchange| {
+        exchange.write("HTTP/1.1 100 Continue\r\n\r\n")?;
+        exchange.hold()
+    }));
+    gateway.register("svc", &upstream);
+    let mut conn = Conn::open(gateway.gateway);
+    conn.send(EXPECTING);
+    assert_eq!(conn.head().status, 100);
+    drop(conn);
+    let counted = |status: &str| gateway.metrics().sum("http_requests_total", &[("service", "svc"), ("status", status)]);
+    eventually("the request to be counted", || counted("499") + counted("100") > 0.0);
+    assert_eq!(counted("499"), 1.0, "100 is no answer");
 }
 
 #[test]
