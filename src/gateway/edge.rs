@@ -19,7 +19,7 @@ use crate::proxy::watch::Watchdog;
 use crate::random::random;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::Metrics;
-use crate::upstream::Table;
+use crate::upstream::{self, Table};
 use async_trait::async_trait;
 use bytes::Bytes;
 use ipnet::IpNet;
@@ -141,7 +141,7 @@ impl Edge {
     fn peer(attempt: &mut Attempt, forward: &Forward) -> Option<Box<HttpPeer>> {
         let mut peer = Box::new(attempt.upstream().x.peers.get(attempt.address())?.clone());
         if forward.route.as_ref().is_some_and(|route| route.timeouts.is_some()) {
-            peer.options.connection_timeout = Some(forward.timeouts.connect);
+            upstream::set_timeouts(&mut peer, &forward.timeouts);
         }
         if attempt.wants_fresh_connection || forward.is_upgrade {
             // No pooled connection has this key.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use vertice_core::endpoint::{Host, Scheme};
 use vertice_core::name::ServiceName;
-use vertice_core::policy::Policy;
+use vertice_core::policy::{Policy, Timeouts};
 use vertice_core::table::{Attach, Facts};
 
 /// The routing table, as everybody reads it and only `registrar/publish.rs` stores it.
@@ -66,13 +66,20 @@ impl Hung {
             _ => String::new(),
         };
         let mut peer = HttpPeer::new(address, is_tls, sni);
-        let options = &mut peer.options;
-        options.connection_timeout = Some(policy.timeouts.connect);
-        options.total_connection_timeout = Some(policy.timeouts.connect * if is_tls { 3 } else { 1 });
-        options.write_timeout = Some(self.write_stall);
-        // Silence is watched over by `proxy::watch`, which knows whether the instance's turn has come; this is a backstop.
-        options.read_timeout = Some(policy.timeouts.tunnel_idle.max(Duration::from_secs(3600)));
-        options.idle_timeout = Some(self.keepalive);
+        set_timeouts(&mut peer, &policy.timeouts);
+        peer.options.write_timeout = Some(self.write_stall);
+        peer.options.idle_timeout = Some(self.keepalive);
         peer
     }
+}
+
+/// How long Pingora waits for the connection, and for bytes. The silence of an instance is watched over by `proxy::watch`,
+/// which knows whether its turn has come; Pingora's own bound is a backstop, long enough never to end an upload or a tunnel
+/// that is allowed.
+pub fn set_timeouts(peer: &mut HttpPeer, timeouts: &Timeouts) {
+    const BACKSTOP: Duration = Duration::from_secs(24 * 3600);
+    let handshakes = if peer.is_tls() { 3 } else { 1 };
+    peer.options.connection_timeout = Some(timeouts.connect);
+    peer.options.total_connection_timeout = Some(timeouts.connect * handshakes);
+    peer.options.read_timeout = Some(timeouts.first_byte.max(timeouts.silence).max(timeouts.tunnel_idle).max(BACKSTOP));
 }

@@ -46,6 +46,21 @@ fn an_address_that_does_not_answer_is_504_in_time() {
 }
 
 #[test]
+fn a_route_may_wait_longer_for_a_connection_than_its_service() {
+    let hole = Blackhole::new();
+    let gateway = Gateway::builder()
+        .config(
+            "[timeouts]\nconnect = \"100ms\"\n[retry]\nattempts_max = 1\n\
+             [[routes]]\nname = \"far\"\nprefix = \"/far\"\nservice = \"hole\"\n[routes.timeouts]\nconnect = \"1500ms\"\n",
+        )
+        .start();
+    gateway.register_at("hole", &format!("http://{}", hole.addr));
+    let start = now();
+    gateway.data(get("/far/x")).problem(504, "upstream_timeout");
+    assert!(start.elapsed() >= Duration::from_millis(1400), "{:?}", start.elapsed());
+}
+
+#[test]
 fn another_instance_is_tried_after_a_connect_timeout() {
     let hole = Blackhole::new();
     let living = Upstream::start(text("living"));
