@@ -232,6 +232,8 @@ impl ProxyHttp for Edge {
             forward.service.x.retries.inc();
         }
         forward.request_sent = false;
+        // A body that was kept for another attempt passes the filters once more.
+        ctx.body_bytes = 0;
         let peer = Self::peer(&mut next, forward);
         forward.attempt = Some(next);
         peer.ok_or_else(|| Error::explain(ErrorType::InternalError, "the instance has no address"))

@@ -25,7 +25,7 @@ pub struct Ctx {
     pub forward: Option<Forward>,
     /// Why the gateway answered itself, if it did.
     pub reason: Option<Reason>,
-    /// Bytes of the request's body so far.
+    /// Bytes of the request's body that this attempt was given so far.
     pub body_bytes: u64,
     /// Counts it for as long as it lives, however it ends.
     _in_flight: RequestInFlight,

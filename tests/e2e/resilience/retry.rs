@@ -98,6 +98,18 @@ fn a_stale_connection_is_replaced_unnoticed() {
 }
 
 #[test]
+fn a_body_that_is_sent_again_counts_once() {
+    let gateway = Gateway::builder().env("VERTICE_LIMITS__BODY_BYTES", "1000").start();
+    let upstream = Upstream::start(stale());
+    gateway.register("stale", &upstream);
+    for round in 0..10 {
+        let answer = gateway.data(Request::new("PUT", "/v2/stale/x").body(vec![b'x'; 600]));
+        assert_eq!((answer.status, answer.text().as_str()), (200, "fresh"), "round {round}");
+    }
+    assert!(upstream.seen().iter().any(|seen| seen.nth > 0), "no connection was ever reused: the test shows nothing");
+}
+
+#[test]
 fn a_request_that_may_have_been_seen_is_not_sent_twice() {
     let gateway = Gateway::start();
     let upstream = Upstream::start(stale());
