@@ -16,6 +16,8 @@ pub struct Ewma {
 const TAU_MS: f32 = 10_000.0;
 /// An average older than this says nothing.
 const KNOWN_FOR_MS: u32 = 5_000;
+/// No thread is later than this between reading the clock and using it.
+const LATE_MS: u32 = 60_000;
 
 impl Ewma {
     /// Nothing known yet.
@@ -24,16 +26,11 @@ impl Ewma {
     /// The average after one more response took `micros` microseconds.
     #[must_use]
     pub fn observe(self, micros: f32, now: Moment) -> Self {
-        let stamp_ms = stamp(now);
-        let average = match self.micros {
-            None => micros,
-            Some(old) => {
-                let elapsed = stamp_ms.wrapping_sub(self.stamp_ms).min(60_000);
-                let keep = (-(elapsed.max(1) as f32) / TAU_MS).exp().min(0.95);
-                old * keep + micros * (1.0 - keep)
-            }
-        };
-        Self { micros: Some(average.max(1.0)), stamp_ms }
+        let Some(old) = self.micros else { return Self { micros: Some(micros.max(1.0)), stamp_ms: stamp(now) } };
+        let elapsed = self.silent_ms(now);
+        let keep = (-(elapsed.clamp(1, 60_000) as f32) / TAU_MS).exp().min(0.95);
+        let average = old * keep + micros * (1.0 - keep);
+        Self { micros: Some(average.max(1.0)), stamp_ms: self.stamp_ms.wrapping_add(elapsed) }
     }
 
     /// Microseconds; `None` until the first response.
@@ -48,8 +45,7 @@ impl Ewma {
     /// while its peer is fast. So a slow instance gets a request every 5 s, which renews the knowledge.
     #[must_use]
     pub fn expected(self, now: Moment) -> Option<f32> {
-        let silent_ms = stamp(now).wrapping_sub(self.stamp_ms);
-        self.micros.filter(|_| silent_ms <= KNOWN_FOR_MS)
+        self.micros.filter(|_| self.silent_ms(now) <= KNOWN_FOR_MS)
     }
 
     /// Packs the average into a word.
@@ -65,6 +61,13 @@ impl Ewma {
         let (bits, stamp_ms) = ((word >> 32) as u32, word as u32);
         let micros = f32::from_bits(bits);
         Self { micros: (micros >= 1.0).then_some(micros), stamp_ms }
+    }
+
+    /// Milliseconds since the last sample; 0 when that is a little later than `now`, as it is for a thread that read the clock a
+    /// moment before another one noted its sample. Stamps are compared as on a dial, because they wrap.
+    fn silent_ms(self, now: Moment) -> u32 {
+        let past = stamp(now).wrapping_sub(self.stamp_ms);
+        if past > u32::MAX - LATE_MS { 0 } else { past }
     }
 }
 
@@ -100,6 +103,16 @@ mod tests {
             let average = ewma.micros().unwrap();
             prop_assert!(average >= low * 0.999 && average <= high * 1.001);
         }
+    }
+
+    #[test]
+    fn a_thread_that_read_the_clock_a_moment_earlier_neither_erases_nor_hides_what_is_known() {
+        let known = (1..100u16).fold(Ewma::UNKNOWN, |ewma, n| ewma.observe(100.0, Moment::from_millis(n.into())));
+        let earlier = Moment::from_millis(98);
+        assert_eq!(known.expected(earlier), known.micros());
+        let average = known.observe(1e6, earlier).micros().unwrap();
+        assert!(average < 100_000.0, "one sample of 1 s made the average {average} µs");
+        assert_eq!(known.observe(100.0, earlier).expected(Moment::from_millis(5_099)), Some(100.0), "the stamp went back");
     }
 
     #[test]
