@@ -66,6 +66,24 @@ fn a_request_under_way_finishes_during_the_drain() {
 }
 
 #[test]
+fn whoever_had_connected_is_served_during_the_drain() {
+    let mut gateway = Gateway::start();
+    let upstream = Upstream::start(text("ok"));
+    gateway.register("svc", &upstream);
+    // While it is stopped, the kernel connects clients that the gateway has not accepted yet.
+    gateway.process.signal("STOP");
+    let mut clients: Vec<Conn> = (0..200).map(|_| Conn::open(gateway.gateway)).collect();
+    clients.iter_mut().step_by(2).for_each(|client| client.start(&get("/v2/svc/x")));
+    gateway.process.terminate();
+    gateway.process.signal("CONT");
+    for (number, client) in clients.iter_mut().enumerate().step_by(2) {
+        let answer = client.try_response("GET").unwrap_or_else(|error| panic!("client {number}: {error}"));
+        assert_eq!(answer.status, 200);
+    }
+    assert_eq!(gateway.process.exit_within(PATIENCE).code(), Some(0));
+}
+
+#[test]
 fn an_upload_under_way_finishes_during_the_drain() {
     let mut gateway = Gateway::start();
     let arrived = Gate::new();

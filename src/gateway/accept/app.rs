@@ -12,7 +12,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::{ALPN, Stream};
 use pingora::server::ShutdownWatch;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use vertice_core::reason::Reason;
 
 use super::drain::{Drain, InFlightGuard};
@@ -21,6 +21,10 @@ use super::head::{Head, HeadLimits, HeadReader, Refusal, Verdict};
 
 /// How long a refused client is listened to after its answer, and how long writing that answer may take.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// How long a connection that was made before the listeners closed may take to its first request: a client that has just
+/// connected is about to ask.
+const FIRST_WORD: Duration = Duration::from_millis(500);
 
 /// How much of a refused client is listened to.
 const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -69,7 +73,7 @@ pub trait AcceptObserver: Send + Sync {
     }
 }
 
-/// Reads and checks each request head, then hands the request to `P`, Pingora's HTTP proxy.
+/// Reads and checks each request head, then hands the request to `P`, Pingora's HTTP proxy. A clone is the same app.
 pub struct AcceptApp<P> {
     proxy: Arc<P>,
     settings: AcceptSettings,
@@ -77,6 +81,36 @@ pub struct AcceptApp<P> {
     /// True while draining; Pingora's proxy closes each connection after its answer then.
     draining: ShutdownWatch,
     observer: Arc<dyn AcceptObserver>,
+}
+
+impl<P> Clone for AcceptApp<P> {
+    fn clone(&self) -> Self {
+        Self {
+            proxy: self.proxy.clone(),
+            settings: self.settings,
+            drain: self.drain.clone(),
+            draining: self.draining.clone(),
+            observer: self.observer.clone(),
+        }
+    }
+}
+
+/// When a connection that has no request under way is given up, the limit on its silence aside.
+struct IdleEnd {
+    /// Turns true.
+    over: ShutdownWatch,
+    /// So long after that.
+    patience: Duration,
+}
+
+impl IdleEnd {
+    async fn wait(&mut self) {
+        // An error means that the drain is gone, which the app itself prevents.
+        let _ = self.over.wait_for(|over| *over).await;
+        if !self.patience.is_zero() {
+            sleep(self.patience).await;
+        }
+    }
 }
 
 /// What to do with a connection next.
@@ -98,8 +132,8 @@ impl<P> AcceptApp<P> {
         &self.drain
     }
 
-    /// Waits for the next request, until `idle_end` turns true, and reads its head.
-    async fn next_turn(&self, gate: &mut Gate, idle_end: &mut ShutdownWatch) -> Turn<'_> {
+    /// Waits for the next request, until `idle_end`, and reads its head.
+    async fn next_turn(&self, gate: &mut Gate, idle_end: &mut IdleEnd) -> Turn<'_> {
         if gate.ahead().is_empty() && !self.first_byte(gate, idle_end).await {
             return Turn::Close;
         }
@@ -121,13 +155,12 @@ impl<P> AcceptApp<P> {
     }
 
     /// Waits for the first byte of a request. `false` when the connection is to be closed without a word.
-    async fn first_byte(&self, gate: &mut Gate, idle_end: &mut ShutdownWatch) -> bool {
+    async fn first_byte(&self, gate: &mut Gate, idle_end: &mut IdleEnd) -> bool {
         tokio::select! {
             // Bytes that are there already win: a request that crossed our decision to stop is still served.
             biased;
             read = timeout(self.settings.idle_keepalive, gate.read_ahead()) => matches!(read, Ok(Ok(true))),
-            // An error means that the drain is gone, which this app itself prevents.
-            _ = idle_end.wait_for(|over| *over) => false,
+            () = idle_end.wait() => false,
         }
     }
 
@@ -151,9 +184,9 @@ impl<P: HttpServerApp + Send + Sync + 'static> AcceptApp<P> {
         let home = Home::default();
         let mut gate = Box::new(Gate::new(stream, home.clone()));
         let mut kept: Option<HttpPersistentSettings> = None;
-        // One that has not been used yet is kept while we listen: to a load balancer that has not heard of the drain, it is
-        // a request on its way.
-        let mut idle_end = self.drain.listening_over_watch();
+        // One that has not been used yet is kept while we listen, and a moment longer: to a load balancer that has not heard
+        // of the drain, it is a request on its way.
+        let mut idle_end = IdleEnd { over: self.drain.listening_over_watch(), patience: FIRST_WORD };
         let mut first = true;
         loop {
             let (head, _in_flight) = match self.next_turn(&mut gate, &mut idle_end).await {
@@ -177,7 +210,7 @@ impl<P: HttpServerApp + Send + Sync + 'static> AcceptApp<P> {
             let Some(same) = Gate::from_stream(stream).filter(|gate| gate.at_boundary()) else { return };
             (gate, kept) = (same, settings);
             if first {
-                (first, idle_end) = (false, self.draining.clone());
+                (first, idle_end) = (false, IdleEnd { over: self.draining.clone(), patience: Duration::ZERO });
             }
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! Pingora sleeps its whole grace period on SIGTERM even when nothing is left to do, and keeps accepting on a fast shutdown.
 //! So the order is ours: say that we are draining (readiness, `Connection: close`, idle connections close), after
-//! `shutdown.delay` stop listening, wait until the last connection has gone or the deadline is over, and only then let
-//! Pingora stop, at once.
+//! `shutdown.delay` stop listening, serve whoever had connected by then, wait until the last connection has gone or the
+//! deadline is over, and only then let Pingora stop, at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -20,9 +20,10 @@ use tracing::{error, info, warn};
 /// How far the shutdown has come, and what still has to end. Shared by listeners, connections, readiness and the signal.
 #[derive(Debug)]
 pub struct Drain {
+    listeners: AtomicUsize,
     connections: AtomicUsize,
     in_flight: AtomicUsize,
-    /// Wakes [`Self::drained`] when the last connection has gone.
+    /// Wakes [`Self::drained`] when the last listener or connection has gone.
     empty: Notify,
     requested: Notify,
     draining: watch::Sender<bool>,
@@ -32,6 +33,7 @@ pub struct Drain {
 impl Default for Drain {
     fn default() -> Self {
         Self {
+            listeners: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
             empty: Notify::new(),
@@ -78,13 +80,13 @@ impl Drain {
         self.listening_over.send_replace(true);
     }
 
-    /// Waits until every connection has gone. `false` when `deadline` came first.
+    /// Waits until every listener has closed and every connection has gone. `false` when `deadline` came first.
     pub async fn drained(&self, deadline: Instant) -> bool {
         loop {
             let mut changed = std::pin::pin!(self.empty.notified());
             // Registered before looking, so that an end between looking and waiting is not missed.
             changed.as_mut().enable();
-            if self.connections() == 0 {
+            if self.listeners.load(SeqCst) == 0 && self.connections() == 0 {
                 return true;
             }
             if timeout_at(deadline, changed).await.is_err() {
@@ -103,6 +105,12 @@ impl Drain {
         self.listening_over.subscribe()
     }
 
+    /// Counts a service that may still accept connections for as long as the guard lives.
+    pub(super) fn listen(&self) -> ListenGuard<'_> {
+        self.listeners.fetch_add(1, SeqCst);
+        ListenGuard(self)
+    }
+
     /// Counts a connection for as long as the guard lives.
     pub(super) fn connect(&self) -> ConnectionGuard<'_> {
         self.connections.fetch_add(1, SeqCst);
@@ -113,6 +121,18 @@ impl Drain {
     pub(super) fn enter(&self) -> InFlightGuard<'_> {
         self.in_flight.fetch_add(1, SeqCst);
         InFlightGuard(self)
+    }
+}
+
+/// One service that listens.
+#[derive(Debug)]
+pub(super) struct ListenGuard<'a>(&'a Drain);
+
+impl Drop for ListenGuard<'_> {
+    fn drop(&mut self) {
+        if self.0.listeners.fetch_sub(1, SeqCst) == 1 {
+            self.0.empty.notify_waiters();
+        }
     }
 }
 

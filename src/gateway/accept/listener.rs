@@ -6,18 +6,22 @@
 //! the same table that a hot upgrade passes on.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::IntoRawFd;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, IntoRawFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora::apps::{HttpServerApp, ServerApp};
 use pingora::listeners::{L4BufferSettings, ListenerConfig};
+use pingora::protocols::l4::stream::Stream;
+use pingora::protocols::{GetSocketDigest, SocketDigest};
 use pingora::server::{Fds, ListenFds, ShutdownWatch};
 use pingora::services::Service;
 use pingora::services::listening;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::time::sleep;
 
 use super::app::AcceptApp;
 use super::drain::Drain;
@@ -30,6 +34,12 @@ const READ_BUFFER_BYTES: usize = 4096;
 
 /// How much of an answer the kernel may hold back before a client has taken what went before.
 const UNSENT_BYTES_MAX: u32 = 128 * 1024;
+
+/// How many clients that wait in a closing listener's queue are still served.
+const WAITING_MAX: usize = 4096;
+
+/// How long the tasks of accepted connections may take to begin, and so to be counted.
+const SETTLE: Duration = Duration::from_millis(20);
 
 /// Why an address could not be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -103,32 +113,81 @@ where
     P: HttpServerApp + Send + Sync + 'static,
 {
     let drain = app.drain().clone();
-    let mut inner = listening::Service::new(name.to_owned(), app);
+    let mut inner = listening::Service::new(name.to_owned(), app.clone());
     inner.threads = threads;
     for listener in &listeners {
         let buffer = L4BufferSettings::default().read(READ_BUFFER_BYTES);
         inner.add_listener(ListenerConfig::tcp(listener.key()).l4_buffer(buffer));
     }
-    AcceptService { inner, listeners, drain }
+    AcceptService { inner, listeners, app: Arc::new(app), drain }
 }
 
 /// See [`service`].
 pub struct AcceptService<P> {
     inner: listening::Service<AcceptApp<P>>,
     listeners: Vec<BoundListener>,
+    app: Arc<AcceptApp<P>>,
     drain: Arc<Drain>,
 }
 
 impl<P> AcceptService<P> {
-    /// Puts our sockets where Pingora looks for them. One that it inherited from the process before us is kept instead.
-    fn hand_over_listeners(&mut self, table: &ListenFds) {
+    /// Puts our sockets where Pingora looks for them, and gives a duplicate of each. One that Pingora inherited from the
+    /// process before us is kept instead.
+    fn hand_over_listeners(&mut self, table: &ListenFds) -> Vec<TcpListener> {
         let mut table = table.lock();
+        let mut duplicates = Vec::new();
         for listener in self.listeners.drain(..) {
             if table.get(&listener.key()).is_none() {
+                duplicates.extend(listener.listener.try_clone());
                 table.add(listener.key(), listener.listener.into_raw_fd());
             }
         }
+        duplicates
     }
+}
+
+impl<P> AcceptService<P>
+where
+    P: HttpServerApp + Send + Sync + 'static,
+    AcceptApp<P>: ServerApp,
+{
+    /// Has Pingora accept until `over` turns true.
+    async fn accept(&mut self, table: ListenFds, over: ShutdownWatch, shutdown: &mut ShutdownWatch, listeners_per_fd: usize) {
+        let accepting = self.inner.start_service(Some(table), over, listeners_per_fd);
+        tokio::pin!(accepting);
+        let is_stopping = tokio::select! {
+            () = &mut accepting => false,
+            // Pingora wants to stop by itself, which a hot upgrade does.
+            Ok(_) = shutdown.wait_for(|stopping| *stopping) => true,
+        };
+        if is_stopping {
+            self.drain.stop_listening();
+            accepting.await;
+        }
+    }
+}
+
+/// Serves the clients that have connected and wait to be accepted: closing the listener would reset their connections.
+fn serve_waiting<P>(app: &Arc<AcceptApp<P>>, listener: &TcpListener)
+where
+    P: HttpServerApp + Send + Sync + 'static,
+{
+    for _ in 0..WAITING_MAX {
+        // Any error ends it, too: the listener closes now.
+        let Ok(stream) = listener.accept().and_then(|(stream, _)| as_pingora(stream)) else { return };
+        let (app, shutdown) = (app.clone(), app.drain().listening_over_watch());
+        tokio::spawn(async move { app.process_new(Box::new(stream), &shutdown).await });
+    }
+}
+
+/// A connection as Pingora's own accept loop would give it.
+fn as_pingora(stream: TcpStream) -> io::Result<Stream> {
+    stream.set_nonblocking(true)?;
+    stream.set_nodelay(true)?;
+    let mut stream = Stream::from(tokio::net::TcpStream::from_std(stream)?);
+    let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
+    stream.set_socket_digest(digest);
+    Ok(stream)
 }
 
 #[async_trait]
@@ -139,16 +198,19 @@ where
 {
     async fn start_service(&mut self, fds: Option<ListenFds>, mut shutdown: ShutdownWatch, listeners_per_fd: usize) {
         let table = fds.unwrap_or_else(|| Arc::new(Mutex::new(Fds::new())));
-        self.hand_over_listeners(&table);
         let drain = self.drain.clone();
-        let accepting = self.inner.start_service(Some(table), drain.listening_over_watch(), listeners_per_fd);
-        tokio::pin!(accepting);
-        tokio::select! {
-            () = &mut accepting => return,
-            // Pingora wants to stop by itself, which a hot upgrade does.
-            Ok(_) = shutdown.wait_for(|stopping| *stopping) => drain.stop_listening(),
-        }
-        accepting.await;
+        let _listening = drain.listen();
+        let over = drain.listening_over_watch();
+        let ours = if *over.borrow() {
+            self.listeners.drain(..).map(|bound| bound.listener).collect()
+        } else {
+            let ours = self.hand_over_listeners(&table);
+            self.accept(table, over, &mut shutdown, listeners_per_fd).await;
+            ours
+        };
+        ours.iter().for_each(|listener| serve_waiting(&self.app, listener));
+        drop(ours);
+        sleep(SETTLE).await;
     }
 
     fn name(&self) -> &str {

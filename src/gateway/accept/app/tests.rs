@@ -388,11 +388,18 @@ async fn draining_closes_idle_connections_and_finishes_what_is_in_flight() {
     let (status, connection, _) = fresh.answer().await.unwrap();
     assert_eq!((status, connection.as_str()), (200, "close"), "we listen still, so a new connection is served");
 
+    let (mut about_to_ask, mut unused) = (rig.connect(), rig.connect());
+    while rig.drain.connections() < 3 {
+        tokio::task::yield_now().await;
+    }
     rig.drain.stop_listening();
+    tokio::task::yield_now().await;
+    about_to_ask.send(get("/c")).await;
+    assert_eq!(about_to_ask.body().await, "GET /c ", "it had connected while we listened");
     rig.upstream.release.add_permits(1);
     assert_eq!(busy.body().await, "GET /held ");
     assert_eq!(busy.answer().await, None);
-    assert_eq!(rig.connect().answer().await, None, "an unused connection closes once nobody listens");
+    assert_eq!(unused.answer().await, None, "an unused connection closes soon after");
     assert!(rig.drain.drained(Instant::now() + PATIENCE).await);
     assert_eq!(rig.drain.in_flight(), 0);
 }
@@ -434,6 +441,31 @@ async fn a_listener_knows_its_port_refuses_a_taken_one_and_closes_on_demand() {
     timeout(PATIENCE, accepting).await.expect("the service ends").unwrap();
     assert!(TcpStream::connect(address).await.is_err(), "the port is closed");
     assert_eq!(early.answer().await, None);
+    assert!(drain.drained(Instant::now() + PATIENCE).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_waits_to_be_accepted_when_the_listener_closes_is_served() {
+    let listener = BoundListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr();
+    let mut waiting = Vec::new();
+    for _ in 0..5 {
+        waiting.push(Client { stream: TcpStream::connect(address).await.unwrap(), unread: Vec::new() });
+    }
+    waiting[0].send(get("/local")).await;
+
+    let drain = Arc::new(Drain::default());
+    drain.stop_listening();
+    let app = app(AcceptSettings::default(), address, drain.clone(), Arc::default());
+    let mut service = service("test", vec![listener], app, None);
+    let (_keep, shutdown) = tokio::sync::watch::channel(false);
+    let accepting = tokio::spawn(async move { service.start_service(None, shutdown, 1).await });
+    waiting[1].send(get("/local")).await;
+    for client in &mut waiting[..2] {
+        assert_eq!(client.body().await, "local");
+    }
+    timeout(PATIENCE, accepting).await.expect("the service ends").unwrap();
+    assert!(TcpStream::connect(address).await.is_err(), "the port is closed");
     assert!(drain.drained(Instant::now() + PATIENCE).await);
 }
 
