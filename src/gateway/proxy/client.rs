@@ -39,24 +39,51 @@ impl Client {
 
 /// The chain of hops as proxies wrote it down, the client first.
 fn hops(headers: &HeaderMap) -> Vec<String> {
-    let entries = |name: &str| -> Vec<String> {
-        let fields = headers.get_all(name).iter();
-        fields
-            .flat_map(|field| String::from_utf8_lossy(field.as_bytes()).split(',').map(str::to_owned).collect::<Vec<_>>())
-            .collect()
-    };
+    let fields = |name: &str| headers.get_all(name).iter().map(|field| String::from_utf8_lossy(field.as_bytes()));
     if headers.contains_key("x-forwarded-for") {
-        return entries("x-forwarded-for");
+        return fields("x-forwarded-for").flat_map(|field| field.split(',').map(str::to_owned).collect::<Vec<_>>()).collect();
     }
-    entries("forwarded").iter().map(|element| forwarded_for(element).unwrap_or_default().to_owned()).collect()
+    let hop = |element: &str| forwarded_for(element).unwrap_or_default().to_owned();
+    fields("forwarded").flat_map(|field| split_unquoted(&field, ',').map(hop).collect::<Vec<_>>()).collect()
 }
 
-/// The `for` parameter of one element of `Forwarded` (RFC 7239 §4).
+/// The `for` parameter of one element of `Forwarded` (RFC 7239 §4). An element with a quoted string that does not end has
+/// none: a client that opens one hides in it what the proxy appends.
 fn forwarded_for(element: &str) -> Option<&str> {
-    element.split(';').find_map(|pair| {
+    let mut quotes = Quotes::default();
+    element.chars().for_each(|c| quotes.pass(c));
+    if quotes.open {
+        return None;
+    }
+    split_unquoted(element, ';').find_map(|pair| {
         let (name, value) = pair.split_once('=')?;
         name.trim().eq_ignore_ascii_case("for").then(|| value.trim().trim_matches('"'))
     })
+}
+
+/// The parts of a field's value between separators. A separator in a quoted string is none: proxies quote what the client
+/// chose, its `Host` for one.
+fn split_unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let mut quotes = Quotes::default();
+    text.split(move |c| {
+        quotes.pass(c);
+        !quotes.open && c == separator
+    })
+}
+
+/// Where quoted strings begin and end (RFC 9110 §5.6.4).
+#[derive(Default)]
+struct Quotes {
+    open: bool,
+    escaped: bool,
+}
+
+impl Quotes {
+    fn pass(&mut self, c: char) {
+        let is_plain = !std::mem::take(&mut self.escaped);
+        self.escaped = self.open && is_plain && c == '\\';
+        self.open ^= is_plain && c == '"';
+    }
 }
 
 /// `1.2.3.4`, `1.2.3.4:80`, `::1`, `[::1]` or `[::1]:80`.
@@ -178,6 +205,10 @@ mod tests {
             ("x-forwarded-for", "2001:db8::1", "2001:db8::1"),
             ("forwarded", "for=8.8.8.8;proto=http, For=\"[2001:db8::2]:4711\";by=10.1.1.1", "2001:db8::2"),
             ("forwarded", "for=8.8.8.8, for=10.3.3.3", "8.8.8.8"),
+            // What a client wrote into its Host is a value, whatever it looks like.
+            ("forwarded", "for=8.8.8.8;host=\"x,for=10.9.9.9\"", "8.8.8.8"),
+            ("forwarded", "host=\"x;for=10.9.9.9\";for=8.8.8.8", "8.8.8.8"),
+            ("forwarded", "host=\"\\\",for=10.9.9.9;x=\\\"\";for=8.8.8.8", "8.8.8.8"),
         ] {
             let headers = headers(&[(field, value)]);
             assert_eq!(Client::find(ip("10.0.0.1"), &headers, &trusted()).address, ip(client), "{value}");
@@ -192,6 +223,8 @@ mod tests {
             ("x-forwarded-for", "8.8.8.8, "),
             ("forwarded", "for=_hidden"),
             ("forwarded", "proto=https"),
+            ("forwarded", "for=\"8.8.8.8"),
+            ("forwarded", "for=8.8.8.8;host=\"x, for=10.9.9.9"),
         ] {
             let headers = headers(&[(field, value)]);
             assert_eq!(Client::find(ip("10.0.0.1"), &headers, &trusted()).address, ip("0.0.0.0"), "{value}");
