@@ -25,6 +25,8 @@ use vertice_core::time::Moment;
 const UNUSED_KEPT: Duration = Duration::from_secs(10);
 /// More names than this are not looked up on behalf of registrations that have not succeeded yet.
 const NAMES_MAX: usize = 100_000;
+/// A name whose look-up is under way is due again when that has ended, or when it is nudged.
+const NEVER: Moment = Moment::from_nanos(u64::MAX);
 
 /// How look-ups are made.
 #[derive(Clone, Debug)]
@@ -217,6 +219,7 @@ impl Resolver {
             if let Some(known) = names.get_mut(host) {
                 known.in_flight = true;
                 known.started = Some(now);
+                known.due = NEVER;
             }
         }
         due.into_iter().map(|(_, _, host)| host).collect()
@@ -252,7 +255,8 @@ impl Resolver {
         let Some(known) = names.get_mut(host) else { return };
         known.in_flight = false;
         known.failures = if result.is_ok() { 0 } else { known.failures.saturating_add(1) };
-        known.due = clock::mono().plus(pause(self.settings.refresh, count, known.failures));
+        // Sooner when it was nudged meanwhile: this answer is to a question from before the connection failed.
+        known.due = known.due.min(clock::mono().plus(pause(self.settings.refresh, count, known.failures)));
         match result {
             Ok(addresses) => {
                 known.addresses = addresses;
@@ -345,5 +349,23 @@ mod tests {
         assert_eq!(resolver.take_due(4).len(), 2);
         resolver.want("good".into());
         assert_eq!(resolver.take_due(2), ["good".into()]);
+    }
+
+    #[test]
+    fn a_nudge_during_a_look_up_is_not_lost_with_its_answer() {
+        let resolver = resolver(4);
+        let wait_after = |nudge: bool| {
+            let host: Arc<str> = format!("nudged-{nudge}").into();
+            resolver.want(host.clone());
+            assert_eq!(resolver.take_due(4), [host.clone()]);
+            if nudge {
+                resolver.nudge(&host);
+            }
+            resolver.note(&host, Ok(vec![IpAddr::from([10, 0, 0, 1])]));
+            let known = resolver.names.lock()[&host].clone();
+            known.due.since(known.started.unwrap())
+        };
+        assert!(wait_after(false) >= Duration::from_secs(5));
+        assert!(wait_after(true) < Duration::from_secs(5), "its question was asked before the connection failed");
     }
 }
