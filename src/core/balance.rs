@@ -243,6 +243,7 @@ mod tests {
             usable: usable.into(),
             wheel,
             is_fallback: false,
+            changed_at: 0,
             x: (),
         }
     }

@@ -11,6 +11,7 @@ pub mod backoff;
 pub mod balance;
 pub mod breaker;
 pub mod cell;
+pub mod changelog;
 pub mod command;
 pub mod endpoint;
 pub mod event;

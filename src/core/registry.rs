@@ -39,6 +39,8 @@ pub struct Registry {
     generation: u64,
     version_no: u64,
     changed: BTreeSet<ServiceName>,
+    /// The generation of each service's last change, for as long as the service exists or its end is unpublished.
+    changed_at: BTreeMap<ServiceName, u64>,
     effects: Vec<Effect>,
 }
 
@@ -72,8 +74,16 @@ impl Registry {
             generation: 0,
             version_no: 0,
             changed: BTreeSet::new(),
+            changed_at: BTreeMap::new(),
             effects: Vec::new(),
         }
+    }
+
+    /// Counts generations from this one on, so that those of another process are not mistaken for ours.
+    #[must_use]
+    pub const fn starting_at(mut self, generation: u64) -> Self {
+        self.generation = generation;
+        self
     }
 
     /// Carries out a command.
@@ -145,6 +155,13 @@ impl Registry {
         self.generation
     }
 
+    /// The generation at which the service last changed: no two services have the same. For one that is gone it is known
+    /// until [`Registry::published`].
+    #[must_use]
+    pub fn changed_at(&self, name: &ServiceName) -> Option<u64> {
+        self.changed_at.get(name).copied()
+    }
+
     /// How many services have a registered instance.
     #[must_use]
     pub fn service_count(&self) -> usize {
@@ -196,6 +213,7 @@ impl Registry {
             instances,
             usable,
             is_fallback: fallback.is_some(),
+            changed_at: self.changed_at(name).unwrap_or(self.generation),
             x: attach.service(name, policy, old.map(|service| &service.x)),
         })
     }
@@ -208,6 +226,9 @@ impl Registry {
             }
             if let Some(entry) = self.fallbacks.get_mut(name) {
                 entry.rebuild = false;
+            }
+            if !self.services.contains_key(name) && !self.fallbacks.contains_key(name) {
+                self.changed_at.remove(name);
             }
         }
     }
@@ -326,10 +347,10 @@ impl Registry {
             facts.metadata = metadata.clone();
         }
         if !entry.is_leaving() {
-            self.effects.push(Effect::Persist(entry.facts.clone()));
+            let facts = entry.facts.clone();
+            self.effects.push(Effect::Persist(facts));
         }
-        self.changed.insert(renewal.service.clone());
-        self.generation += 1;
+        self.touch(renewal.service.clone());
         if status_changed {
             let (service, instance) = (renewal.service.clone(), id.clone());
             self.effects.push(Effect::Tell(Event::StatusChanged { service, instance, status }));
@@ -435,8 +456,9 @@ impl Registry {
     }
 
     fn touch(&mut self, service: ServiceName) {
-        self.changed.insert(service);
         self.generation += 1;
+        self.changed_at.insert(service.clone(), self.generation);
+        self.changed.insert(service);
     }
 
     fn addresses_of(&mut self, facts: &Facts) -> Arc<[SocketAddr]> {

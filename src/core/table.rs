@@ -137,6 +137,8 @@ pub struct Service<X: Attach> {
     pub wheel: Wheel,
     /// Whether its instance is a fallback, because none is registered.
     pub is_fallback: bool,
+    /// The generation at which it last changed.
+    pub changed_at: u64,
     /// What the shell hung on it.
     pub x: X::Service,
 }

@@ -226,3 +226,21 @@ fn open_breaker(cells: &Cells) {
 fn phase(rig: &Rig, instance: &str) -> crate::breaker::Phase {
     rig.upstream(instance).cells.breaker.load().phase(rig.now.mono)
 }
+
+#[test]
+fn each_change_of_a_batch_has_a_generation_of_its_own() {
+    let mut rig = Rig::new();
+    rig.registry = Registry::new(ROOMY, TTL).starting_at(1000);
+    let at_first = rig.registry.generation();
+    for (service, endpoint) in [("abc", "http://10.0.0.1"), ("xyz", "http://10.0.0.2"), ("abc", "http://10.0.0.3")] {
+        let registration = Registration { service: name(service), ..with_id("i", endpoint) };
+        rig.registry.apply(Command::Register(Box::new(registration)), rig.now).unwrap();
+    }
+    rig.publish();
+    let changed_at = |rig: &Rig, service: &str| rig.service(service).unwrap().changed_at;
+    let (abc, xyz) = (changed_at(&rig, "abc"), changed_at(&rig, "xyz"));
+    assert!(at_first < xyz && xyz < abc && abc == rig.snapshot.generation(), "{at_first} {xyz} {abc}");
+    rig.deregister(Deregistration { service: name("xyz"), ..farewell(Some("i"), "10.9.0.1") }).unwrap();
+    assert_eq!(changed_at(&rig, "abc"), abc, "a change elsewhere is none here");
+    assert_eq!(rig.registry.changed_at(&name("xyz")), None, "published, so forgotten");
+}
