@@ -9,6 +9,7 @@ use vertice_core::registry::Registry;
 use vertice_core::seed;
 use vertice_core::status::Status;
 use vertice_core::table::Snapshot;
+use vertice_gateway::noticeboard::NoticeBoard;
 use vertice_gateway::registrar::outbox::Outbox;
 use vertice_gateway::registrar::{Handle, Registrar};
 use vertice_gateway::resolve::{Resolver, Settings};
@@ -35,7 +36,8 @@ pub(crate) fn registrar(
     let hung = Hung { metrics: metrics.clone(), keepalive, write_stall };
     let (refresh, timeout) = (Duration::from_secs(5), Duration::from_secs(2));
     let resolver = Resolver::new(Settings { servers: Vec::new(), refresh, timeout, concurrency: 1 }, metrics.clone());
-    let (mut registrar, handle) = Registrar::new(registry(), table.clone(), hung, outbox.clone(), resolver, QUEUE);
+    let board = Arc::new(NoticeBoard::new(table.clone(), QUEUE, QUEUE, metrics.clone()));
+    let (mut registrar, handle) = Registrar::new(registry(), table.clone(), hung, board, outbox.clone(), resolver, QUEUE);
     registrar.restore((0..services * instances).map(|at| register(at / instances, at % instances)));
     (registrar, table, handle)
 }

@@ -10,6 +10,8 @@ pub const AUTHORIZATION: &str = "Authorization";
 pub const REASON: &str = "X-Vertice-Reason";
 /// The index of the registry at the time of the answer.
 pub const INDEX: &str = "X-Vertice-Index";
+/// The index after which an event stream goes on.
+pub const LAST_EVENT_ID: &str = "Last-Event-ID";
 /// Names one request through all logs.
 pub const REQUEST_ID: &str = "X-Request-ID";
 /// Seconds after which another try makes sense.
@@ -21,5 +23,7 @@ pub const CONTENT_TYPE: &str = "Content-Type";
 pub const JSON: &str = "application/json";
 /// Media type of errors (RFC 9457).
 pub const PROBLEM_JSON: &str = "application/problem+json";
+/// Media type of streams of events.
+pub const EVENT_STREAM: &str = "text/event-stream";
 /// Media type of `/metrics`.
 pub const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -47,6 +47,12 @@ pub mod query {
     pub const ZONE: &str = "zone";
     /// Keep only services with an instance of this status.
     pub const STATUS: &str = "status";
+    /// An index: the answer waits until something has changed after it.
+    pub const WATCH: &str = "watch";
+    /// How long a watch waits.
+    pub const WAIT: &str = "wait";
+    /// As the header [`crate::headers::LAST_EVENT_ID`], for clients that cannot set headers.
+    pub const LAST_EVENT_ID: &str = "last_event_id";
 }
 
 /// `/deregister/{name}`, with `?instance_id=` when one is given.

@@ -14,6 +14,8 @@ pub struct ChangeLog {
     services_max: usize,
     /// Everything that changed after this generation is here.
     floor: u64,
+    /// Everything that changed up to this generation has been noted.
+    head: u64,
     by_name: BTreeMap<ServiceName, u64>,
     by_generation: BTreeMap<u64, ServiceName>,
 }
@@ -34,12 +36,22 @@ impl ChangeLog {
     #[must_use]
     pub fn new(first: u64, services_max: usize) -> Self {
         let services_max = services_max.max(1);
-        Self { services_max, floor: first, by_name: BTreeMap::new(), by_generation: BTreeMap::new() }
+        Self { services_max, floor: first, head: first, by_name: BTreeMap::new(), by_generation: BTreeMap::new() }
     }
 
-    /// Notes a change. Every change has a generation of its own; they come in any order within a batch, which ends before
-    /// anybody asks.
-    pub fn note(&mut self, generation: u64, service: ServiceName) {
+    /// Everything that changed up to this generation has been noted.
+    #[must_use]
+    pub const fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// Notes all changes up to the generation `head`. Each has a generation of its own; their order does not matter.
+    pub fn note_all(&mut self, head: u64, changes: impl IntoIterator<Item = (u64, ServiceName)>) {
+        changes.into_iter().for_each(|(generation, service)| self.note(generation, service));
+        self.head = self.head.max(head);
+    }
+
+    fn note(&mut self, generation: u64, service: ServiceName) {
         if generation <= self.floor {
             return;
         }

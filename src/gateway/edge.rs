@@ -5,6 +5,7 @@ mod ending;
 mod local;
 mod observer;
 mod patient;
+mod spectator;
 
 use crate::accept::Drain;
 use crate::clock;

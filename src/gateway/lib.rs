@@ -11,6 +11,7 @@ pub mod control;
 pub mod demo;
 pub mod edge;
 pub mod listeners;
+pub mod noticeboard;
 pub mod probe;
 mod problem;
 pub mod proxy;

@@ -4,9 +4,10 @@ use crate::accept::{AcceptApp, AcceptService, AcceptSettings, BindError, Drain, 
 use crate::aliases::Aliases;
 use crate::clock;
 use crate::config::{AccessLog as AccessSetting, Config, StoreKind, Token};
-use crate::control::{Access, Control, HealthCache, Role, Settings, TokenCheck};
+use crate::control::{Access, Control, HealthCache, Renderings, Role, Settings, TokenCheck};
 use crate::edge::{self, Edge, Observer, Shared};
 use crate::listeners::{Addresses, Listeners};
+use crate::noticeboard::NoticeBoard;
 use crate::probe::Prober;
 use crate::proxy::admit::Routing;
 use crate::proxy::watch::SWEEP;
@@ -94,12 +95,17 @@ impl Gateway {
             },
             metrics.clone(),
         );
-        let table = Arc::new(Table::from_pointee(Snapshot::empty(random())));
+        // Indexes of another process, a former life of this one included, are never mistaken for ours: they begin at the time.
+        let first = started.wall_ms * 1000;
+        let table = Arc::new(Table::from_pointee(Snapshot::empty(random()).with(first, Vec::new())));
+        let (history, watchers_max) = (config.limits.watch_history, config.limits.watchers);
+        let board = Arc::new(NoticeBoard::new(table.clone(), history, watchers_max, metrics.clone()));
         let hung =
             Hung { metrics: metrics.clone(), keepalive: config.upstream_keepalive, write_stall: config.limits.write_stall };
-        let registry = Registry::new(limits(&config), config.lease.ttl);
+        let registry = Registry::new(limits(&config), config.lease.ttl).starting_at(first);
         let queue = config.limits.registry_queue;
-        let (mut registrar, handle) = Registrar::new(registry, table.clone(), hung, outbox, resolver.clone(), queue);
+        let (mut registrar, handle) =
+            Registrar::new(registry, table.clone(), hung, board.clone(), outbox, resolver.clone(), queue);
         let guard = guard(&config, &addresses);
         registrar.restore(initial_commands(&config, &guard, opened.facts));
         let guard = Arc::new(ArcSwap::from_pointee(guard));
@@ -118,10 +124,9 @@ impl Gateway {
             prober: Prober::new(config.health.timeout),
             metrics: metrics.clone(),
             host: Arc::default(),
-            is_draining: {
-                let drain = drain.clone();
-                Box::new(move || drain.is_draining())
-            },
+            board,
+            renderings: Renderings::default(),
+            draining: drain.draining_watch(),
             started,
         };
         let routing = Routing::new(config.routes.clone(), aliases, random());
@@ -213,7 +218,7 @@ impl BackgroundService for RegistrarService {
     }
 }
 
-/// Names, silent instances, and the host's own addresses.
+/// Names, silent instances, the host's own addresses, and news for watchers.
 struct Housekeeper {
     shared: Arc<Shared>,
     handle: Handle,
@@ -226,7 +231,8 @@ struct Housekeeper {
 impl BackgroundService for Housekeeper {
     async fn start(&self, _shutdown: ShutdownWatch) {
         let resolver = self.shared.control.resolver.clone();
-        tokio::join!(resolver.run(self.handle.clone()), self.sweep(), self.watch_own_addresses());
+        let board = self.shared.control.board.clone();
+        tokio::join!(resolver.run(self.handle.clone()), self.sweep(), self.watch_own_addresses(), board.run());
     }
 }
 

@@ -96,7 +96,8 @@ impl Drain {
     }
 
     /// Turns true when draining begins. Pingora's proxy adds `Connection: close` to answers when it is given this one.
-    pub(super) fn draining_watch(&self) -> ShutdownWatch {
+    #[must_use]
+    pub fn draining_watch(&self) -> ShutdownWatch {
         self.draining.subscribe()
     }
 

@@ -251,6 +251,10 @@ pub struct LimitSettings {
     pub instances_per_service: usize,
     /// Results kept by the health-check cache.
     pub health_cache: usize,
+    /// Clients that watch the registry at once.
+    pub watchers: usize,
+    /// Services whose last change is remembered for watchers.
+    pub watch_history: usize,
 }
 
 impl LimitSettings {
@@ -271,6 +275,8 @@ impl LimitSettings {
             instances: r.integer("instances", 200_000u32, 1..=10_000_000) as usize,
             instances_per_service: r.integer("instances_per_service", 10_000u32, 1..=1_000_000) as usize,
             health_cache: r.integer("health_cache", 10_000u32, 1..=1_000_000) as usize,
+            watchers: r.integer("watchers", 10_000u32, 1..=1_000_000) as usize,
+            watch_history: r.integer("watch_history", 65_536u32, 1..=10_000_000) as usize,
         };
         if limits.uri_bytes > limits.head_bytes {
             r.refuse_pair("uri_bytes", "head_bytes", "uri_bytes is more than head_bytes".to_owned());

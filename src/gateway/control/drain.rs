@@ -8,7 +8,7 @@ use std::time::Duration;
 use vertice_api::gateway::Drained;
 use vertice_api::{FieldError, paths};
 use vertice_core::command::{Command, Draining, Refused, Reply};
-use vertice_core::name::ServiceName;
+use vertice_core::name::{InstanceId, ServiceName};
 
 /// Without `for`.
 const DEFAULT: Duration = Duration::from_secs(30);
@@ -18,8 +18,12 @@ const MAX: Duration = Duration::from_secs(24 * 3600);
 pub(super) async fn drain(control: &Control, name: &str, params: &str) -> Answer {
     let not_registered = || Error::of(AskError::Refused(Refused::NotRegistered), name);
     let service = ServiceName::parse(name).map_err(|_| not_registered())?;
-    let id = query::instance_id(params)?;
-    let span = span(params, paths::query::FOR)?.unwrap_or(DEFAULT);
+    let mut errors = Vec::new();
+    let id = query::read(params, paths::query::INSTANCE_ID, &mut errors, InstanceId::parse);
+    let span = span(params, paths::query::FOR, &mut errors).unwrap_or(DEFAULT);
+    if !errors.is_empty() {
+        return Err(Error::fields(errors));
+    }
     let ends = span.is_zero();
     let request = Draining { service: service.clone(), id, span: (!ends).then_some(span) };
     let applied = control.registrar.ask(Command::Drain(request)).await.map_err(|error| Error::of(error, service.as_str()))?;
@@ -34,11 +38,6 @@ pub(super) async fn drain(control: &Control, name: &str, params: &str) -> Answer
 }
 
 /// How long to drain, if the parameter is there.
-pub(super) fn span(params: &str, parameter: &str) -> Result<Option<Duration>, Error> {
-    let span = query::span(params, parameter);
-    let short_enough = |span: Option<Duration>| match span {
-        Some(span) if span > MAX => Err(FieldError::new(parameter, "must be at most 24h")),
-        span => Ok(span),
-    };
-    span.and_then(short_enough).map_err(|error| Error::fields(vec![error]))
+pub(super) fn span(params: &str, parameter: &str, errors: &mut Vec<FieldError>) -> Option<Duration> {
+    query::read(params, parameter, errors, |text| query::duration(text, MAX))
 }

@@ -16,12 +16,14 @@ pub struct Error {
     pub errors: Vec<FieldError>,
     /// The methods there are, where the method was wrong.
     pub allow: Option<&'static str>,
+    /// The index at which this was true, where a watch can go on from it.
+    pub index: Option<u64>,
 }
 
 impl Error {
     /// An error without fields.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into(), errors: Vec::new(), allow: None }
+        Self { reason, detail: detail.into(), errors: Vec::new(), allow: None, index: None }
     }
 
     /// Fields are missing, mistyped or refused.
@@ -35,9 +37,9 @@ impl Error {
         Self { allow: Some(allow), ..Self::new(Reason::MethodNotAllowed, format!("This path takes {allow}.")) }
     }
 
-    /// The predecessor's sentence for a look-up.
-    pub fn not_found(service: &str) -> Self {
-        Self::new(Reason::NotFound, format!("Service '{service}' not found"))
+    /// The predecessor's sentence for a look-up; true at the table's generation `index`.
+    pub fn not_found(service: &str, index: u64) -> Self {
+        Self { index: Some(index), ..Self::new(Reason::NotFound, format!("Service '{service}' not found")) }
     }
 
     /// What the registrar's refusal means for `service`.

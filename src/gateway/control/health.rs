@@ -6,7 +6,7 @@ use http::StatusCode;
 use vertice_api::{Component, Components, Health, Redis};
 
 pub(super) fn health(control: &Control) -> Answer {
-    let draining = (control.is_draining)();
+    let draining = control.is_draining();
     let redis = if control.settings.redis_configured { Redis::Unhealthy } else { Redis::Disabled };
     let is_busy = control.host.is_busy(clock::mono());
     let is_well = redis == Redis::Disabled && control.store.is_healthy() && !is_busy;
@@ -36,7 +36,7 @@ pub(super) fn health(control: &Control) -> Answer {
 }
 
 pub(super) fn readyz(control: &Control) -> Answer {
-    if (control.is_draining)() {
+    if control.is_draining() {
         return json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({"status": "draining"}));
     }
     json(StatusCode::OK, &serde_json::json!({"status": "ready"}))

@@ -82,7 +82,7 @@ impl HealthCache {
 
 pub(super) async fn check(control: &Control, name: &str) -> Answer {
     let table = control.table.load_full();
-    let service = control.aliases.resolve(name, &table).ok_or_else(|| Error::not_found(name))?;
+    let service = control.aliases.resolve(name, &table).ok_or_else(|| Error::not_found(name, table.generation()))?;
     let name = service.name.as_str();
     let cache = &control.health_cache;
     let entry = cache.entry(name, |name| table.get(name).is_some());

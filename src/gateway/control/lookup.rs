@@ -1,62 +1,105 @@
 //! `GET /services` and `GET /services/{name}`, read from the snapshot.
 
 use super::error::Error;
-use super::{Answer, Control, epoch_s, json, query};
+use super::{Answer, Control, epoch_s, query, renew};
 use crate::clock;
-use crate::upstream::{Service, Upstream};
-use http::{HeaderValue, StatusCode};
+use crate::upstream::{Hung, Service, Upstream};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Response, header};
+use serde::Serialize;
 use std::sync::Arc;
-use vertice_api::{Instance, ServiceInfo, headers, paths};
+use vertice_api::{FieldError, Instance, ServiceInfo, headers, paths};
+use vertice_core::reason::Reason;
+use vertice_core::status::Status;
 use vertice_core::time::Moment;
 
+/// The routing table at one generation.
+pub(super) type Snapshot = vertice_core::table::Snapshot<Hung>;
+
 pub(super) fn list(control: &Control, params: &str) -> Answer {
+    let mut errors = Vec::new();
+    let filter = Filter::read(params, &mut errors);
+    if !errors.is_empty() {
+        return Err(Error::fields(errors));
+    }
     let table = control.table.load_full();
-    let filter = Filter::read(params);
-    let mut services: Vec<&Arc<Service>> =
-        table.iter().filter(|service| !service.is_fallback && service.instances.iter().any(|i| filter.accepts(i))).collect();
-    services.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut response = if query::is_on(params, paths::query::DETAIL) {
-        let infos: Vec<ServiceInfo> = services.iter().filter_map(|s| info(s, table.generation(), &filter)).collect();
-        json(StatusCode::OK, &infos)?
-    } else {
-        let names: Vec<&str> = services.iter().map(|service| service.name.as_str()).collect();
-        json(StatusCode::OK, &names)?
-    };
-    response.headers_mut().insert(INDEX, HeaderValue::from(table.generation()));
-    Ok(response)
+    let body = list_body(&table, query::is_on(params, paths::query::DETAIL), &filter)?;
+    Ok(with_index(body, table.generation()))
 }
 
 pub(super) fn service(control: &Control, name: &str) -> Answer {
     let table = control.table.load_full();
-    let service = table.get(name).filter(|service| !service.is_fallback).ok_or_else(|| Error::not_found(name))?;
-    let info = info(service, table.generation(), &Filter::default()).ok_or_else(|| Error::not_found(name))?;
-    let mut response = json(StatusCode::OK, &info)?;
-    response.headers_mut().insert(INDEX, HeaderValue::from(table.generation()));
-    Ok(response)
+    let index = table.generation();
+    let service = listed(&table, name).ok_or_else(|| Error::not_found(name, index))?;
+    Ok(with_index(service_body(service, index, &Filter::default())?, index))
+}
+
+/// The service, if it has a registered instance.
+pub(super) fn listed<'t>(table: &'t Snapshot, name: &str) -> Option<&'t Arc<Service>> {
+    table.get(name).filter(|service| !service.is_fallback)
+}
+
+/// The names, or with `detail` everything, of the services that have an instance which the filter accepts.
+pub(super) fn list_body(table: &Snapshot, detail: bool, filter: &Filter) -> Result<Bytes, Error> {
+    let wanted = |service: &&Arc<Service>| !service.is_fallback && filter.accepts_any(service);
+    let mut services: Vec<&Arc<Service>> = table.iter().filter(wanted).collect();
+    services.sort_by(|a, b| a.name.cmp(&b.name));
+    if detail {
+        let infos: Vec<ServiceInfo> = services.iter().filter_map(|s| info(s, table.generation(), filter)).collect();
+        bytes(&infos)
+    } else {
+        let names: Vec<&str> = services.iter().map(|service| service.name.as_str()).collect();
+        bytes(&names)
+    }
+}
+
+/// Everything about a service, with those of its instances that the filter accepts.
+pub(super) fn service_body(service: &Service, index: u64, filter: &Filter) -> Result<Bytes, Error> {
+    let info = info(service, index, filter).ok_or_else(|| Error::not_found(service.name.as_str(), index))?;
+    bytes(&info)
+}
+
+/// A body of the registry's state at `index`.
+pub(super) fn with_index(body: Bytes, index: u64) -> Response<Bytes> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(headers::JSON));
+    response.headers_mut().insert(INDEX, HeaderValue::from(index));
+    response
+}
+
+fn bytes<T: Serialize>(body: &T) -> Result<Bytes, Error> {
+    let body = serde_json::to_vec(body).map_err(|error| Error::new(Reason::Internal, error.to_string()))?;
+    Ok(Bytes::from(body))
 }
 
 /// The contract's spelling is [`headers::INDEX`].
-const INDEX: http::HeaderName = http::HeaderName::from_static("x-vertice-index");
+pub(super) const INDEX: HeaderName = HeaderName::from_static("x-vertice-index");
 const _: () = assert!(headers::INDEX.len() == "x-vertice-index".len());
 
 /// Which instances are wanted.
-#[derive(Default)]
-struct Filter {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Filter {
     tag: Option<String>,
     version: Option<String>,
     zone: Option<String>,
-    status: Option<String>,
+    status: Option<Status>,
 }
 
 impl Filter {
-    fn read(params: &str) -> Self {
-        let value = |name: &str| query::value(params, name).map(std::borrow::Cow::into_owned);
+    /// Reads the parameters; mistakes are noted.
+    pub(super) fn read(params: &str, errors: &mut Vec<FieldError>) -> Self {
+        let mut label = |name: &str| query::read(params, name, errors, |text| super::fields::label(text, 128));
         Self {
-            tag: value(paths::query::TAG),
-            version: value(paths::query::VERSION),
-            zone: value(paths::query::ZONE),
-            status: value(paths::query::STATUS),
+            tag: label(paths::query::TAG),
+            version: label(paths::query::VERSION),
+            zone: label(paths::query::ZONE),
+            status: query::read(params, paths::query::STATUS, errors, renew::status),
         }
+    }
+
+    /// Whether the service has an instance that is wanted.
+    pub(super) fn accepts_any(&self, service: &Service) -> bool {
+        service.instances.iter().any(|upstream| self.accepts(upstream))
     }
 
     fn accepts(&self, upstream: &Upstream) -> bool {
@@ -65,7 +108,7 @@ impl Filter {
         self.tag.as_ref().is_none_or(|tag| facts.tags.contains(tag))
             && is(&self.version, facts.version.as_deref())
             && is(&self.zone, facts.zone.as_deref())
-            && is(&self.status, Some(upstream.status().as_str()))
+            && self.status.is_none_or(|status| upstream.status() == status)
     }
 }
 
@@ -85,7 +128,6 @@ fn info(service: &Service, index: u64, filter: &Filter) -> Option<ServiceInfo> {
         index,
     })
 }
-
 fn instance(upstream: &Upstream, now: Moment) -> Instance {
     let facts = &upstream.facts;
     Instance {

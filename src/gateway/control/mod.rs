@@ -6,6 +6,7 @@
 mod access;
 mod drain;
 mod error;
+mod events;
 mod fields;
 mod health;
 mod health_check;
@@ -14,11 +15,14 @@ mod json;
 mod lookup;
 mod query;
 mod register;
+mod renderings;
 mod renew;
 mod status;
+mod watch;
 
 use crate::aliases::Aliases;
 use crate::clock;
+use crate::noticeboard::NoticeBoard;
 use crate::probe::Prober;
 use crate::registrar::Handle;
 use crate::resolve::Resolver;
@@ -29,9 +33,11 @@ pub use access::{Access, TokenCheck};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use error::Error;
+pub use events::EventStream;
 pub use health_check::HealthCache;
 pub use host::Host;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+pub use renderings::Renderings;
 use serde::Serialize;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -39,7 +45,8 @@ use std::time::Duration;
 use vertice_api::{headers, paths};
 use vertice_core::endpoint::Guard;
 use vertice_core::reason::Reason;
-use vertice_core::time::Now;
+use vertice_core::time::{Moment, Now};
+pub use watch::{LongPoll, Outcome};
 
 /// Bodies over this are refused.
 pub const BODY_MAX: usize = 64 * 1024;
@@ -115,8 +122,12 @@ pub struct Control {
     pub metrics: Arc<Metrics>,
     /// Whether timers run late: the host has more to do than it can.
     pub host: Arc<Host>,
-    /// Whether the process is on its way out.
-    pub is_draining: Box<dyn Fn() -> bool + Send + Sync>,
+    /// What changed, and who is told.
+    pub board: Arc<NoticeBoard>,
+    /// What several watchers are sent.
+    pub renderings: Renderings,
+    /// Turns true when the process is on its way out.
+    pub draining: tokio::sync::watch::Receiver<bool>,
     /// When the process started.
     pub started: Now,
 }
@@ -221,25 +232,42 @@ impl Control {
         role == Role::Registry || !call.is_admin() && (self.settings.registry_on_gateway || !call.is_registry())
     }
 
-    /// Answers a request.
-    pub async fn handle(self: &Arc<Self>, request: Request<Bytes>, caller: &Caller) -> Response<Bytes> {
+    /// Whether the process is on its way out.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
+    /// Answers a request, or says how it will be answered.
+    pub async fn handle(self: &Arc<Self>, request: Request<Bytes>, caller: &Caller) -> Outcome {
         let started = clock::mono();
         let (parts, body) = request.into_parts();
         let path = parts.uri.path();
         let Some(call) = Call::find(path).filter(|call| self.exists(*call, caller.role)) else {
-            return self.refuse(Error::new(Reason::NotFound, "There is nothing at this path."), caller);
+            return Outcome::Answer(self.refuse(Error::new(Reason::NotFound, "There is nothing at this path."), caller));
         };
-        let answer = self.dispatch(call, &parts, &body, caller).await;
-        if let Some(operation) = call.operation() {
-            let outcome = match &answer {
-                Ok(_) => "success",
-                Err(error) if error.reason.status() < 500 => "refused",
-                Err(_) => "error",
-            };
-            self.metrics.operations.with_label_values(&[operation, outcome]).inc();
-            let seconds = clock::mono().since(started).as_secs_f64();
-            self.metrics.operation_duration.with_label_values(&[operation]).observe(seconds);
-        }
+        let answer = match watch::begin(self, call, &parts, caller) {
+            Ok(Some(begun)) => return begun,
+            Ok(None) => self.dispatch(call, &parts, &body, caller).await,
+            Err(error) => Err(error),
+        };
+        let operation = if watch::is_watch(call, &parts) { Some(watch::OPERATION) } else { call.operation() };
+        Outcome::Answer(match operation {
+            Some(operation) => self.conclude(operation, answer, started, caller),
+            None => answer.unwrap_or_else(|error| self.refuse(error, caller)),
+        })
+    }
+
+    /// Counts a registry operation that began at `started`, and turns its result into what is sent.
+    fn conclude(&self, operation: &str, answer: Answer, started: Moment, caller: &Caller) -> Response<Bytes> {
+        let outcome = match &answer {
+            Ok(_) => "success",
+            Err(error) if error.reason.status() < 500 => "refused",
+            Err(_) => "error",
+        };
+        self.metrics.operations.with_label_values(&[operation, outcome]).inc();
+        let seconds = clock::mono().since(started).as_secs_f64();
+        self.metrics.operation_duration.with_label_values(&[operation]).observe(seconds);
         answer.unwrap_or_else(|error| self.refuse(error, caller))
     }
 
@@ -256,6 +284,9 @@ impl Control {
         );
         if let Some(allow) = error.allow {
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+        }
+        if let Some(index) = error.index {
+            response.headers_mut().insert(lookup::INDEX, HeaderValue::from(index));
         }
         response
     }
@@ -321,7 +352,7 @@ impl std::fmt::Debug for Control {
 
 /// Answers whose size grows with the number of services are made on a thread of their own: on a worker they would delay the
 /// requests of others by tens of milliseconds.
-async fn off_worker(answer: impl FnOnce() -> Answer + Send + 'static) -> Answer {
+async fn off_worker<T: Send + 'static>(answer: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
     let made = tokio::task::spawn_blocking(answer).await;
     made.unwrap_or_else(|error| Err(Error::new(Reason::Internal, format!("The answer could not be made: {error}."))))
 }

@@ -1,11 +1,9 @@
 //! Query parameters.
 
-use super::error::Error;
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 use std::time::Duration;
-use vertice_api::{FieldError, paths};
-use vertice_core::name::InstanceId;
+use vertice_api::FieldError;
 
 /// The first value of a parameter, decoded; `Some("")` when it stands without one.
 pub(super) fn value<'q>(query: &'q str, name: &str) -> Option<Cow<'q, str>> {
@@ -20,20 +18,28 @@ pub(super) fn is_on(query: &str, name: &str) -> bool {
     value(query, name).is_some_and(|value| !matches!(&*value, "0" | "false"))
 }
 
-/// The instance that is meant, if one is named.
-pub(super) fn instance_id(query: &str) -> Result<Option<InstanceId>, Error> {
-    let name = paths::query::INSTANCE_ID;
-    let parse = |text: Cow<'_, str>| InstanceId::parse(&text);
-    let id = value(query, name).map(parse).transpose();
-    id.map_err(|error| Error::fields(vec![FieldError::new(name, error.to_string())]))
+/// The first value of a parameter, read by `parse`; a mistake is noted.
+pub(super) fn read<T, E: ToString>(
+    query: &str,
+    name: &str,
+    errors: &mut Vec<FieldError>,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Option<T> {
+    let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let (_, raw) = pairs.find(|(key, _)| decode(key).is_some_and(|key| key == name))?;
+    let parsed = match decode(raw) {
+        Some(text) => parse(&text).map_err(|error| error.to_string()),
+        None => Err("is not UTF-8".to_owned()),
+    };
+    parsed.map_err(|message| errors.push(FieldError::new(name, message))).ok()
 }
 
-/// A time span: `30s`, `500ms`, `1m 30s`, or a bare number of seconds.
-pub(super) fn span(query: &str, name: &str) -> Result<Option<Duration>, FieldError> {
-    let Some(text) = value(query, name) else { return Ok(None) };
-    let seconds = || text.parse().ok().map(Duration::from_secs);
-    let span = seconds().or_else(|| humantime::parse_duration(&text).ok());
-    span.map(Some).ok_or_else(|| FieldError::new(name, "must be a time span like 30s or 500ms"))
+/// A length of time: `30s`, `500ms`, `2m`, or a number of seconds.
+pub(super) fn duration(text: &str, max: Duration) -> Result<Duration, String> {
+    let seconds = || text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let duration = seconds().or_else(|| humantime::parse_duration(text).ok()).filter(|duration| *duration <= max);
+    let rule = || format!("must be a duration such as 30s, 500ms or 2m, at most {}", humantime::format_duration(max));
+    duration.ok_or_else(rule)
 }
 
 fn decode(text: &str) -> Option<Cow<'_, str>> {
@@ -51,12 +57,26 @@ mod tests {
         assert_eq!(value(query, "all").as_deref(), Some(""));
         assert_eq!(value(query, "b"), None);
         assert_eq!(value(query, "c"), None);
-        assert_eq!(span("a=1&b=2s&c=500ms&d=1m%2030s", "d"), Ok(Some(Duration::from_secs(90))));
-        assert_eq!(span("a=1", "a"), Ok(Some(Duration::from_secs(1))));
-        assert_eq!(span("a=1", "b"), Ok(None));
-        for absurd in ["-1", "1e9", "soon", "", "99999999999999999999", "1s1"] {
-            assert!(span(&format!("a={absurd}"), "a").is_err(), "{absurd}");
-        }
+        let mut errors = Vec::new();
+        assert_eq!(read(query, "a", &mut errors, str::parse::<u8>), Some(1));
+        assert_eq!(read(query, "c", &mut errors, str::parse::<u8>), None);
+        assert!(errors.is_empty());
+        assert_eq!(read(query, "b", &mut errors, str::parse::<u8>), None);
+        assert_eq!(read(query, "all", &mut errors, str::parse::<u8>), None);
+        let told: Vec<_> = errors.iter().map(|error| format!("{} {}", error.field, error.message)).collect();
+        assert_eq!(told, ["b is not UTF-8", "all cannot parse integer from empty string"]);
         assert!(is_on(query, "all") && is_on("all=1", "all") && !is_on("all=0", "all") && !is_on("", "all"));
+    }
+    #[test]
+    fn durations() {
+        let max = Duration::from_secs(600);
+        for (text, ms) in
+            [("30s", 30_000), ("500ms", 500), ("2m", 120_000), ("1m 30s", 90_000), ("7", 7000), ("0.25", 250), ("0", 0)]
+        {
+            assert_eq!(duration(text, max), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for bad in ["", "-1", "-1s", "601", "11m", "1e300", "inf", "NaN", "abc", "5 parsecs", "99999999999999999999s"] {
+            assert!(duration(bad, max).is_err_and(|message| message.contains("at most 10m")), "{bad}");
+        }
     }
 }

@@ -125,6 +125,7 @@ fn write_access_log(shared: &Shared, session: &Session, ctx: &Ctx, status: u16) 
         service: forward.map_or("", |forward| forward.service.name.as_str()),
         instance: attempt.map_or("", |attempt| attempt.upstream().facts.id.as_str()),
         retries: forward.map_or(0, |forward| forward.tried.attempts().saturating_sub(1)),
+        watch: ctx.watch.unwrap_or_default(),
         reason: ctx.reason.map_or("", Reason::as_str),
         request_id: ctx.request_id.to_str().unwrap_or_default(),
         user_agent: field("user-agent"),

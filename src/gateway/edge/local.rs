@@ -1,7 +1,8 @@
 //! Answers that are not passed on: the control plane's, and failures. Translates between Pingora's session and plain
 //! requests and responses.
 
-use crate::control::{BODY_MAX, Caller, Control, Role};
+use super::spectator;
+use crate::control::{BODY_MAX, Caller, Control, Outcome, Role};
 use crate::proxy::ctx::Ctx;
 use crate::proxy::fail::Failure;
 use crate::telemetry::metrics::Metrics;
@@ -17,21 +18,29 @@ use std::time::Duration;
 /// A local body must be complete within this.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Bytes of a local answer that are written at once.
+const PIECE: usize = 64 * 1024;
+
 /// Has the control plane answer.
 pub(super) async fn answer(control: &Arc<Control>, role: Role, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
     let caller = caller(role, ctx);
-    let response = match read_body(session).await? {
+    let outcome = match read_body(session).await? {
         Read::Complete(body) => control.handle(request(session, body), &caller).await,
         Read::TooLarge => {
             session.set_keepalive(None);
-            control.body_too_large(&caller)
+            Outcome::Answer(control.body_too_large(&caller))
         }
         Read::TooSlow => {
             session.set_keepalive(None);
-            control.body_too_slow(&caller)
+            Outcome::Answer(control.body_too_slow(&caller))
         }
     };
-    write(session, response).await?;
+    match outcome {
+        Outcome::Answer(response) => write(session, response).await?,
+        // On the heap, because the future of every request has room for these.
+        Outcome::LongPoll(poll) => Box::pin(spectator::wait(control, session, ctx, poll)).await?,
+        Outcome::Stream(head, events) => Box::pin(spectator::follow(control, session, ctx, head, events)).await?,
+    }
     Ok(true)
 }
 
@@ -102,19 +111,35 @@ fn request(session: &Session, body: Bytes) -> Request<Bytes> {
     request
 }
 
-async fn write(session: &mut Session, response: Response<Bytes>) -> Result<()> {
+/// Writes a whole answer.
+pub(super) async fn write(session: &mut Session, response: Response<Bytes>) -> Result<()> {
     let (parts, body) = response.into_parts();
-    let mut head = ResponseHeader::build(parts.status, Some(parts.headers.len() + 1))?;
-    for (name, value) in &parts.headers {
-        head.append_header(customary(name), value.clone())?;
-    }
+    let mut head = response_head(&parts)?;
     head.insert_header("Content-Length", body.len())?;
     let is_bodyless = session.req_header().method == Method::HEAD || body.is_empty();
     session.write_response_header(Box::new(head), is_bodyless).await?;
     if !is_bodyless {
-        session.write_response_body(Some(body), true).await?;
+        write_piecewise(session, body, true).await?;
     }
     Ok(())
+}
+
+/// Writes bytes of the body, in pieces: the bound on how long a client may not read holds for each, so that a large answer
+/// over a slow line gets through.
+pub(super) async fn write_piecewise(session: &mut Session, mut bytes: Bytes, is_last: bool) -> Result<()> {
+    while !bytes.is_empty() {
+        let piece = bytes.split_to(bytes.len().min(PIECE));
+        session.write_response_body(Some(piece), is_last && bytes.is_empty()).await?;
+    }
+    Ok(())
+}
+
+pub(super) fn response_head(parts: &http::response::Parts) -> Result<ResponseHeader> {
+    let mut head = ResponseHeader::build(parts.status, Some(parts.headers.len() + 1))?;
+    for (name, value) in &parts.headers {
+        head.append_header(customary(name), value.clone())?;
+    }
+    Ok(head)
 }
 
 /// A field's name in the spelling of the contract. Case means nothing in HTTP, but people compare what they see.

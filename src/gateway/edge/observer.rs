@@ -44,6 +44,7 @@ impl AcceptObserver for Observer {
             service: "",
             instance: "",
             retries: 0,
+            watch: "",
             reason: refusal.reason.as_str(),
             request_id: id.to_str().unwrap_or_default(),
             user_agent: b"",

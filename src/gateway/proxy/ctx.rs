@@ -27,8 +27,10 @@ pub struct Ctx {
     pub reason: Option<Reason>,
     /// Bytes of the request's body that this attempt was given so far.
     pub body_bytes: u64,
+    /// How it watches the registry, if it does.
+    pub watch: Option<&'static str>,
     /// Counts it for as long as it lives, however it ends.
-    _in_flight: RequestInFlight,
+    in_flight: Option<RequestInFlight>,
 }
 
 /// A request on its way to a service.
@@ -65,6 +67,13 @@ impl Ctx {
     #[must_use]
     pub fn new(started: Now, in_flight: RequestInFlight) -> Self {
         let request_id = HeaderValue::from_static("-");
-        Self { started, client: None, request_id, forward: None, reason: None, body_bytes: 0, _in_flight: in_flight }
+        let in_flight = Some(in_flight);
+        Self { started, client: None, request_id, forward: None, reason: None, body_bytes: 0, watch: None, in_flight }
+    }
+
+    /// From now on it waits for changes of the registry, which is no work: it counts as a watcher instead.
+    pub fn watches(&mut self, kind: &'static str) {
+        self.watch = Some(kind);
+        self.in_flight = None;
     }
 }

@@ -8,6 +8,7 @@ pub mod outbox;
 mod publish;
 
 use crate::clock;
+use crate::noticeboard::NoticeBoard;
 use crate::resolve::Resolver;
 use crate::telemetry::{event, metrics::Metrics};
 use crate::upstream::{Hung, Table};
@@ -86,6 +87,7 @@ pub struct Registrar {
     registry: Registry,
     table: Arc<Table>,
     hung: Hung,
+    board: Arc<NoticeBoard>,
     outbox: Arc<Outbox>,
     resolver: Arc<Resolver>,
     queue: mpsc::Receiver<Envelope>,
@@ -98,13 +100,14 @@ impl Registrar {
         registry: Registry,
         table: Arc<Table>,
         hung: Hung,
+        board: Arc<NoticeBoard>,
         outbox: Arc<Outbox>,
         resolver: Arc<Resolver>,
         queue: usize,
     ) -> (Self, Handle) {
         let (sender, receiver) = mpsc::channel(queue.max(1));
         let handle = Handle { queue: sender, metrics: hung.metrics.clone() };
-        (Self { registry, table, hung, outbox, resolver, queue: receiver }, handle)
+        (Self { registry, table, hung, board, outbox, resolver, queue: receiver }, handle)
     }
 
     /// Carries out commands at once, before anything else runs: how the state is restored at start-up.
@@ -153,7 +156,7 @@ impl Registrar {
 
     /// Publishes what changed, then passes on effects and replies.
     fn settle(&mut self, open: Vec<Open>) {
-        let is_news = publish::publish(&self.table, &mut self.registry, &self.hung);
+        let is_news = publish::publish(&self.table, &mut self.registry, &self.hung, &self.board);
         let visible = clock::mono();
         let mut writes = Vec::new();
         for effect in self.registry.drain() {

@@ -1,6 +1,7 @@
 //! The one door to the routing table.
 
 use crate::clock;
+use crate::noticeboard::NoticeBoard;
 use crate::upstream::{Hung, Service, Table};
 use std::sync::Arc;
 use vertice_core::name::ServiceName;
@@ -9,7 +10,7 @@ use vertice_core::registry::Registry;
 /// Publishes every service that changed; tells whether there was any.
 ///
 /// The retired table is dropped here, by the registrar, so that no worker pays for it.
-pub(super) fn publish(table: &Table, registry: &mut Registry, hung: &Hung) -> bool {
+pub(super) fn publish(table: &Table, registry: &mut Registry, hung: &Hung, board: &NoticeBoard) -> bool {
     let changed = registry.take_changed();
     if changed.is_empty() {
         return false;
@@ -17,6 +18,7 @@ pub(super) fn publish(table: &Table, registry: &mut Registry, hung: &Hung) -> bo
     let started = clock::mono();
     let old = table.load_full();
     let mut gone = Vec::new();
+    let mut news = Vec::new();
     let build = |name: &ServiceName| {
         let before = old.get(name.as_str());
         let after = registry.build(name, before, hung).map(Arc::new);
@@ -25,6 +27,9 @@ pub(super) fn publish(table: &Table, registry: &mut Registry, hung: &Hung) -> bo
             (None, Some(service)) => gone.push(service.clone()),
             (None, None) => {}
         }
+        // Fallbacks are not listed, so what happens to them is no news.
+        let is_listed = [before, after.as_ref()].into_iter().flatten().any(|service| !service.is_fallback);
+        news.extend(registry.changed_at(name).filter(|_| is_listed).map(|generation| (generation, name.clone())));
         (name.clone(), after)
     };
     let changes: Vec<(ServiceName, Option<Arc<Service>>)> = changed.iter().map(build).collect();
@@ -35,6 +40,7 @@ pub(super) fn publish(table: &Table, registry: &mut Registry, hung: &Hung) -> bo
     metrics.active_services.set(i64::try_from(registry.service_count()).unwrap_or(i64::MAX));
     metrics.active_instances.set(i64::try_from(registry.instance_count()).unwrap_or(i64::MAX));
     table.store(Arc::new(new));
+    board.post(registry.generation(), news);
     gone.iter().for_each(|service| service.x.remove());
     metrics.publish_duration.observe(clock::mono().since(started).as_secs_f64());
     true

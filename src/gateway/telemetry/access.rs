@@ -36,6 +36,8 @@ pub struct Entry<'a> {
     pub instance: &'a str,
     /// Attempts after the first one.
     pub retries: u32,
+    /// How it watched the registry: its duration is mostly waiting then.
+    pub watch: &'a str,
     /// The reason, if the gateway answered itself.
     pub reason: &'a str,
     /// Request id.
@@ -123,6 +125,7 @@ fn line(entry: &Entry<'_>) -> Vec<u8> {
         add("client.address", entry.client.map(|client| client.to_string()).unwrap_or_default());
         add("vertice.service", entry.service.to_owned());
         add("vertice.instance", entry.instance.to_owned());
+        add("vertice.watch", entry.watch.to_owned());
         add("vertice.reason", entry.reason.to_owned());
         add("user_agent.original", text(entry.user_agent));
         add("trace_id", text(entry.traceparent).split('-').nth(1).unwrap_or_default().to_owned());
@@ -153,6 +156,7 @@ mod tests {
             service: "nmap_service",
             instance: "a:1",
             retries: 0,
+            watch: "",
             reason: "",
             request_id: "abc",
             user_agent: b"curl\r\nevil",

@@ -71,6 +71,12 @@ pub struct Metrics {
     pub propagation_local: Histogram,
     /// `registry_lapses_total`
     pub lapses: IntCounter,
+    /// `vertice_watchers{kind}`
+    watchers: IntGaugeVec,
+    /// `vertice_watch_events_total{event}`
+    pub watch_events: IntCounterVec,
+    /// `vertice_watchers_cut_total`
+    pub watchers_cut: IntCounter,
     /// `vertice_registrar_queue_length`
     pub registrar_queue: IntGauge,
     /// `vertice_store_write_seconds`
@@ -171,6 +177,9 @@ impl Metrics {
             )?,
             propagation_local: propagation.with_label_values(&["local"]),
             lapses: counter(&c, "registry_lapses_total", "Leases that ran out.")?,
+            watchers: int_gauges(&c, "vertice_watchers", "Clients that wait for changes of the registry.", &["kind"])?,
+            watch_events: counters(&c, "vertice_watch_events_total", "Events handed to watchers' streams.", &["event"])?,
+            watchers_cut: counter(&c, "vertice_watchers_cut_total", "Watchers cut off because they did not read.")?,
             registrar_queue: int_gauge(&c, "vertice_registrar_queue_length", "Commands that wait for the registrar.")?,
             store_write_duration: histogram(&c, "vertice_store_write_seconds", "Writes to the store.", &REGISTRY_BUCKETS)?,
             store_errors: counter(&c, "vertice_store_errors_total", "Failed writes to the store; they are repeated.")?,
@@ -213,6 +222,14 @@ impl Metrics {
         RequestInFlight(self.in_flight.clone())
     }
 
+    /// Counts a watcher for as long as the guard lives.
+    #[must_use]
+    pub fn watcher_starts(&self, kind: &str) -> WatcherGauge {
+        let gauge = self.watchers.with_label_values(&[kind]);
+        gauge.inc();
+        WatcherGauge(gauge)
+    }
+
     /// Counts a limit that was hit.
     pub fn limit_hit(&self, limit: &str) {
         self.limit_hits.with_label_values(&[limit]).inc();
@@ -238,6 +255,16 @@ impl Metrics {
 pub struct RequestInFlight(IntGauge);
 
 impl Drop for RequestInFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// See [`Metrics::watcher_starts`].
+#[derive(Debug)]
+pub struct WatcherGauge(IntGauge);
+
+impl Drop for WatcherGauge {
     fn drop(&mut self) {
         self.0.dec();
     }
