@@ -22,4 +22,5 @@ mod sidecar_exec;
 mod status;
 mod store;
 mod streaming;
+mod watch;
 mod wire;

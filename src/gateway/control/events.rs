@@ -59,6 +59,7 @@ impl EventStream {
 
     /// The next piece, as soon as there is one; `None` at the end.
     pub async fn next(&mut self) -> Option<Bytes> {
+        let mut is_idle = false;
         loop {
             self.watcher.look();
             if self.control.is_draining() {
@@ -74,11 +75,9 @@ impl EventStream {
             match piece {
                 Piece::Ready(bytes) => return Some(bytes),
                 Piece::Again => {}
-                Piece::Wait => {
-                    if let Some(bytes) = self.idle().await {
-                        return Some(bytes);
-                    }
-                }
+                // Looked at once more first, so that the index is the present one.
+                Piece::Wait if is_idle => return Some(self.keep_alive()),
+                Piece::Wait => is_idle = self.idle().await,
             }
         }
     }
@@ -95,13 +94,13 @@ impl EventStream {
         }
     }
 
-    /// Waits for news. Something to say when there was none for a while.
-    async fn idle(&mut self) -> Option<Bytes> {
+    /// Waits for news; `true` when there was none for a while.
+    async fn idle(&mut self) -> bool {
         let mut draining = self.control.draining.clone();
         tokio::select! {
-            () = self.watcher.news() => None,
-            _ = draining.wait_for(|is_draining| *is_draining) => None,
-            () = tokio::time::sleep(KEEP_ALIVE) => Some(self.keep_alive()),
+            () = self.watcher.news() => false,
+            _ = draining.wait_for(|is_draining| *is_draining) => false,
+            () = tokio::time::sleep(KEEP_ALIVE) => true,
         }
     }
 
