@@ -31,6 +31,26 @@ pub struct GatewayStatus {
     pub replicas: Vec<ReplicaStatus>,
     /// The routing table.
     pub snapshot: SnapshotStatus,
+    /// Whether leases end as they should.
+    #[serde(default)]
+    pub leases: LeaseStatus,
+}
+
+/// Leases, and whether they are believed. When most instances fall silent at once, nobody lapses: they are held and probed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LeaseStatus {
+    /// Whether a mass lapse is suspected.
+    pub holding: bool,
+    /// Since when, in seconds since 1970; `null` while it is not.
+    pub since: Option<f64>,
+    /// Registered instances.
+    pub instances: u64,
+    /// Of these, not renewed in the last half of their TTL.
+    pub silent: u64,
+    /// Of these, past their deadline and held.
+    pub held: u64,
+    /// Of these, held before and given one more TTL to be renewed.
+    pub on_grace: u64,
 }
 
 /// A host name in use.
@@ -129,6 +149,9 @@ pub struct InstanceStatus {
     pub in_flight: u64,
     /// Smoothed latency in milliseconds.
     pub ewma_ms: f64,
+    /// Whether its lease is over and it is held.
+    #[serde(default)]
+    pub held: bool,
 }
 
 /// Where registrations are persisted.
@@ -239,12 +262,14 @@ mod tests {
                     addresses: vec!["10.0.0.1:80".into()],
                     in_flight: 0,
                     ewma_ms: 1.25,
+                    held: false,
                 }],
             }],
             names: vec![NameStatus { name: "a".into(), addresses: vec!["10.0.0.1".into()], error: None }],
             store: StoreStatus { kind: "embedded".into(), path: Some("./vertice-data".into()), healthy: true, detail: None },
             replicas: vec![ReplicaStatus { replica_id: "r1".into(), zone: None, local: true }],
             snapshot: SnapshotStatus { generation: 9 },
+            leases: LeaseStatus { holding: true, since: Some(1.5), instances: 12, silent: 11, held: 10, on_grace: 0 },
         };
         let text = serde_json::to_string(&status).unwrap();
         assert_eq!(
@@ -256,10 +281,11 @@ mod tests {
                 r#""service_discovery_cache":{"size":1,"max_size":null,"ttl":60.0,"services":["abc"]},"#,
                 r#""health_cache":{"size":0,"max_size":10000,"ttl":5.0,"hits":3,"misses":1,"hit_rate":0.75},"#,
                 r#""services":[{"service_name":"abc","instances":[{"instance_id":"a:80","endpoint":"http://a","status":"healthy","#,
-                r#""breaker":"closed","addresses":["10.0.0.1:80"],"in_flight":0,"ewma_ms":1.25}]}],"#,
+                r#""breaker":"closed","addresses":["10.0.0.1:80"],"in_flight":0,"ewma_ms":1.25,"held":false}]}],"#,
                 r#""names":[{"name":"a","addresses":["10.0.0.1"],"error":null}],"#,
                 r#""store":{"kind":"embedded","path":"./vertice-data","healthy":true,"detail":null},"#,
-                r#""replicas":[{"replica_id":"r1","zone":null,"local":true}],"snapshot":{"generation":9}}"#
+                r#""replicas":[{"replica_id":"r1","zone":null,"local":true}],"snapshot":{"generation":9},"#,
+                r#""leases":{"holding":true,"since":1.5,"instances":12,"silent":11,"held":10,"on_grace":0}}"#
             )
         );
         assert_eq!(serde_json::from_str::<GatewayStatus>(&text).unwrap(), status);

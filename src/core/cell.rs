@@ -9,7 +9,7 @@ use crate::load::Ewma;
 use crate::outcome::Verdict;
 use crate::time::Moment;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// Everything mutable about one instance.
 #[derive(Debug, Default)]
@@ -155,6 +155,7 @@ impl AddressCell {
 pub struct LeaseCell {
     deadline_nanos: AtomicU64,
     renewed_wall_ms: AtomicU64,
+    is_held: AtomicBool,
 }
 
 impl LeaseCell {
@@ -170,9 +171,25 @@ impl LeaseCell {
         self.renewed_wall_ms.load(Ordering::Relaxed)
     }
 
+    /// Whether it is over and a hold keeps the instance.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.is_held.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn set(&self, deadline: Moment, wall_ms: u64) {
-        self.deadline_nanos.store(deadline.nanos(), Ordering::Relaxed);
+        self.set_deadline(deadline);
         self.renewed_wall_ms.store(wall_ms, Ordering::Relaxed);
+        self.set_held(false);
+    }
+
+    /// It ends at another time, without a renewal.
+    pub(crate) fn set_deadline(&self, deadline: Moment) {
+        self.deadline_nanos.store(deadline.nanos(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_held(&self, is_held: bool) {
+        self.is_held.store(is_held, Ordering::Relaxed);
     }
 }
 

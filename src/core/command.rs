@@ -37,6 +37,13 @@ pub enum Command {
     SetFallbacks(BTreeMap<ServiceName, Endpoint>),
     /// Which addresses may be instances.
     SetGuard(Guard),
+    /// A probe that was asked for has ended.
+    Probed {
+        /// Its number.
+        no: u64,
+        /// Whether the instance said that it is well.
+        passed: bool,
+    },
 }
 
 /// Everything an instance says when it registers. Already validated field by field.
@@ -195,4 +202,17 @@ pub enum Effect {
     WantName(Arc<str>),
     /// Nobody needs this name any more.
     DropName(Arc<str>),
+    /// Ask this instance whether it is well, and answer with [`Command::Probed`].
+    Probe(Probe),
+}
+
+/// A question to an instance whose lease is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Its number, which the answer repeats: an answer that is no longer waited for changes nothing.
+    pub no: u64,
+    /// The instance's service.
+    pub service: ServiceName,
+    /// Its id.
+    pub instance: InstanceId,
 }

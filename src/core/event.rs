@@ -62,4 +62,36 @@ pub enum Event {
         /// The new status.
         status: crate::status::Status,
     },
+    /// A lease is due, and most instances are silent: from now on nobody lapses.
+    HoldStarted {
+        /// Registered instances.
+        instances: usize,
+        /// Of these, not renewed lately.
+        silent: usize,
+    },
+    /// Most instances are heard of again, or too few are left to tell.
+    HoldEnded {
+        /// How long it was.
+        lasted: std::time::Duration,
+        /// Registered instances.
+        instances: usize,
+        /// Of these, past their deadline; they have one more TTL to be renewed.
+        on_grace: usize,
+    },
+    /// An instance that a hold had kept was removed: its health endpoint did not say that it is well.
+    Evicted {
+        /// Its service.
+        service: ServiceName,
+        /// Its id.
+        instance: InstanceId,
+        /// Failed probes in a row.
+        failures: u32,
+    },
+    /// This process did not run for a while; every lease was extended.
+    Stalled {
+        /// For so long.
+        stall: std::time::Duration,
+        /// So many leases.
+        leases: usize,
+    },
 }

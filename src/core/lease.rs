@@ -26,6 +26,12 @@ impl Lease {
         Self::start(self.ttl, now)
     }
 
+    /// The same lease, ending so much later, and not before `earliest`.
+    #[must_use]
+    pub fn extended(self, by: Duration, earliest: Moment) -> Self {
+        Self { deadline: self.deadline.plus(by).max(earliest), ..self }
+    }
+
     /// How long a renewal lasts.
     #[must_use]
     pub const fn ttl(self) -> Duration {
@@ -36,6 +42,13 @@ impl Lease {
     #[must_use]
     pub const fn deadline(self) -> Moment {
         self.deadline
+    }
+
+    /// When its last renewal lies half a TTL back and a twentieth more: those that renew every half TTL always come a little
+    /// after it, and are not silent for that.
+    #[must_use]
+    pub fn silent_from(self) -> Moment {
+        self.deadline.minus(self.ttl / 20 * 9)
     }
 
     /// Whether it has lapsed.

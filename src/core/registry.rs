@@ -23,6 +23,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+mod hold;
+mod leases;
+mod stall;
+
+pub use hold::{LeaseFigures, Protection};
+pub use stall::TICK;
+
 /// The state of the registry.
 #[derive(Debug)]
 pub struct Registry {
@@ -33,8 +40,11 @@ pub struct Registry {
     services: BTreeMap<ServiceName, BTreeMap<InstanceId, Entry>>,
     fallbacks: BTreeMap<ServiceName, Entry>,
     instances: usize,
-    deadlines: BTreeSet<(Moment, ServiceName, InstanceId)>,
     drains: BTreeSet<(Moment, ServiceName, InstanceId)>,
+    leases: leases::Leases,
+    hold: hold::Hold,
+    calls: stall::Calls,
+    protection: Protection,
     names: Names,
     generation: u64,
     version_no: u64,
@@ -68,8 +78,11 @@ impl Registry {
             services: BTreeMap::new(),
             fallbacks: BTreeMap::new(),
             instances: 0,
-            deadlines: BTreeSet::new(),
             drains: BTreeSet::new(),
+            leases: leases::Leases::default(),
+            hold: hold::Hold::default(),
+            calls: stall::Calls::default(),
+            protection: Protection::default(),
             names: Names::default(),
             generation: 0,
             version_no: 0,
@@ -86,11 +99,18 @@ impl Registry {
         self
     }
 
+    /// The same registry, which doubts itself in other cases than the product does.
+    #[must_use]
+    pub fn protected(self, protection: Protection) -> Self {
+        Self { protection, ..self }
+    }
+
     /// Carries out a command.
     ///
     /// # Errors
     /// [`Refused`]; then nothing has changed.
     pub fn apply(&mut self, command: Command, now: Now) -> Result<Reply, Refused> {
+        let now = Now { mono: self.called_at(now.mono), ..now };
         match command {
             Command::Register(registration) => self.register(*registration, now),
             Command::Renew(renewal) => self.renew(renewal, now),
@@ -114,27 +134,29 @@ impl Registry {
                 self.set_guard(guard);
                 Ok(Reply::Done)
             }
+            Command::Probed { no, passed } => {
+                self.probed(no, passed, now.mono);
+                Ok(Reply::Done)
+            }
         }
     }
 
-    /// Removes every instance whose lease is over, and ends the drains that are over; tells how many leases lapsed.
+    /// Ends the drains that are over, and removes or holds every instance whose lease is; tells how many leases lapsed. To
+    /// be called at the next deadline and every [`TICK`].
     pub fn expire(&mut self, now: Moment) -> usize {
+        let now = self.called_at(now);
         self.end_drains(now);
-        let mut lapsed = 0;
-        while self.deadlines.first().is_some_and(|(deadline, ..)| *deadline <= now) {
-            let Some((_, service, id)) = self.deadlines.pop_first() else { break };
-            self.remove(&service, &id);
-            self.effects.push(Effect::Tell(Event::Lapsed { service, instance: id }));
-            lapsed += 1;
-        }
+        let lapsed = self.lapse_or_hold(now);
+        self.probe_due(now);
         lapsed
     }
 
     /// When [`Registry::expire`] must be called next.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Moment> {
-        let first = |set: &BTreeSet<(Moment, ServiceName, InstanceId)>| set.first().map(|(moment, ..)| *moment);
-        first(&self.deadlines).into_iter().chain(first(&self.drains)).min()
+        let drain = self.drains.first().map(|(until, ..)| *until);
+        let probe = self.hold.next_deadline(&self.protection);
+        self.leases.next_deadline().into_iter().chain(probe).chain(drain).min()
     }
 
     /// What the shell must do, in order; empties the list.
@@ -329,9 +351,10 @@ impl Registry {
 
     fn renew_one(&mut self, renewal: &Renewal, id: &InstanceId, now: Now) {
         let Some(entry) = self.services.get_mut(&renewal.service).and_then(|instances| instances.get_mut(id)) else { return };
-        self.deadlines.remove(&(entry.lease.deadline(), renewal.service.clone(), id.clone()));
+        self.leases.end(entry.lease, &renewal.service, id);
+        self.hold.release(&renewal.service, id);
         entry.lease = entry.lease.renewed(now.mono);
-        self.deadlines.insert((entry.lease.deadline(), renewal.service.clone(), id.clone()));
+        self.leases.start(entry.lease, &renewal.service, id);
         entry.cells.lease.set(entry.lease.deadline(), now.wall_ms);
         let status = renewal.status.unwrap_or(entry.facts.status);
         let new_metadata = renewal.metadata.as_ref().filter(|metadata| **metadata != entry.facts.metadata);
@@ -422,7 +445,7 @@ impl Registry {
         let addresses = self.addresses_of(&facts);
         let resolved = !addresses.is_empty();
         let (service, id) = (facts.service.clone(), facts.id.clone());
-        self.deadlines.insert((lease.deadline(), service.clone(), id.clone()));
+        self.leases.start(lease, &service, &id);
         let entry = Entry { facts, lease, addresses, cells, drain: None, rebuild: false };
         self.services.entry(service.clone()).or_default().insert(id, entry);
         self.instances += 1;
@@ -442,7 +465,8 @@ impl Registry {
             self.services.remove(service);
         }
         self.instances -= 1;
-        self.deadlines.remove(&(entry.lease.deadline(), service.clone(), id.clone()));
+        self.leases.end(entry.lease, service, id);
+        self.hold.release(service, id);
         if let Some(drain) = entry.drain {
             self.drains.remove(&(drain.until, service.clone(), id.clone()));
         }
@@ -565,6 +589,10 @@ impl Entry {
             && self.addresses == upstream.addresses
             && self.drain.is_some() == upstream.is_draining
     }
+}
+
+fn lapsed(service: ServiceName, instance: InstanceId) -> Effect {
+    Effect::Tell(Event::Lapsed { service, instance })
 }
 
 fn own_registration(instances: &BTreeMap<InstanceId, Entry>, registrant: std::net::IpAddr) -> Option<InstanceId> {

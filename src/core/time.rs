@@ -43,6 +43,13 @@ impl Moment {
         Self(self.0.saturating_add(nanos))
     }
 
+    /// This moment moved into the past; stops at the origin.
+    #[must_use]
+    pub fn minus(self, duration: Duration) -> Self {
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_sub(nanos))
+    }
+
     /// How long after `earlier` this is; zero when it is not after.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {

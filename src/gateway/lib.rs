@@ -10,6 +10,7 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod edge;
+pub mod held;
 pub mod listeners;
 pub mod noticeboard;
 pub mod probe;

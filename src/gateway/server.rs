@@ -6,6 +6,7 @@ use crate::clock;
 use crate::config::{AccessLog as AccessSetting, Config, StoreKind, Token};
 use crate::control::{Access, Control, HealthCache, Renderings, Role, Settings, TokenCheck};
 use crate::edge::{self, Edge, Observer, Shared};
+use crate::held::HeldProbes;
 use crate::listeners::{Addresses, Listeners};
 use crate::noticeboard::NoticeBoard;
 use crate::probe::Prober;
@@ -30,7 +31,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use vertice_core::command::{Command, Limits, Policies};
+use tokio::sync::mpsc::Receiver;
+use vertice_core::command::{Command, Limits, Policies, Probe};
 use vertice_core::endpoint::{Endpoint, Guard, Network};
 use vertice_core::name::ServiceName;
 use vertice_core::registry::Registry;
@@ -66,6 +68,7 @@ pub struct Gateway {
     handle: Handle,
     keeper: Keeper,
     guard: Arc<ArcSwap<Guard>>,
+    probes: Receiver<Probe>,
 }
 
 impl Gateway {
@@ -106,6 +109,7 @@ impl Gateway {
         let queue = config.limits.registry_queue;
         let (mut registrar, handle) =
             Registrar::new(registry, table.clone(), hung, board.clone(), outbox, resolver.clone(), queue);
+        let probes = registrar.probes();
         let guard = guard(&config, &addresses);
         registrar.restore(initial_commands(&config, &guard, opened.facts));
         let guard = Arc::new(ArcSwap::from_pointee(guard));
@@ -121,7 +125,7 @@ impl Gateway {
             resolver,
             store: state,
             health_cache: HealthCache::new(config.health.cache_ttl, config.limits.health_cache),
-            prober: Prober::new(config.health.timeout),
+            prober: Arc::new(Prober::new(config.health.timeout)),
             metrics: metrics.clone(),
             host: Arc::default(),
             board,
@@ -140,7 +144,7 @@ impl Gateway {
             metrics,
             access,
         });
-        Ok(Self { config, listeners, addresses, drain, shared, registrar, handle, keeper, guard })
+        Ok(Self { config, listeners, addresses, drain, shared, registrar, handle, keeper, guard, probes })
     }
 
     /// Where it listens.
@@ -160,7 +164,7 @@ impl Gateway {
     /// # Errors
     /// When a thread cannot be started, or the port file not written.
     pub fn run(self) -> Result<(), StartError> {
-        let Self { config, listeners, addresses, drain, shared, registrar, handle, keeper, guard } = self;
+        let Self { config, listeners, addresses, drain, shared, registrar, handle, keeper, guard, probes } = self;
         let mut server = Server::new_with_opt_and_conf(None, server_conf(&config));
         server.bootstrap();
 
@@ -174,6 +178,7 @@ impl Gateway {
             shared: shared.clone(),
             handle: handle.clone(),
             guard,
+            probes: Mutex::new(Some(probes)),
             config: config.clone(),
             addresses: addresses.clone(),
         };
@@ -218,11 +223,12 @@ impl BackgroundService for RegistrarService {
     }
 }
 
-/// Names, silent instances, the host's own addresses, and news for watchers.
+/// Names, silent and held instances, the host's own addresses, and news for watchers.
 struct Housekeeper {
     shared: Arc<Shared>,
     handle: Handle,
     guard: Arc<ArcSwap<Guard>>,
+    probes: Mutex<Option<Receiver<Probe>>>,
     config: Config,
     addresses: Addresses,
 }
@@ -232,7 +238,13 @@ impl BackgroundService for Housekeeper {
     async fn start(&self, _shutdown: ShutdownWatch) {
         let resolver = self.shared.control.resolver.clone();
         let board = self.shared.control.board.clone();
-        tokio::join!(resolver.run(self.handle.clone()), self.sweep(), self.watch_own_addresses(), board.run());
+        tokio::join!(
+            resolver.run(self.handle.clone()),
+            self.sweep(),
+            self.watch_own_addresses(),
+            self.probe_held(),
+            board.run()
+        );
     }
 }
 
@@ -245,6 +257,13 @@ impl Housekeeper {
             self.shared.control.host.note(due.elapsed(), clock::mono());
             self.shared.watchdog.sweep(clock::mono());
         }
+    }
+
+    async fn probe_held(&self) {
+        let Some(probes) = self.probes.lock().take() else { return };
+        let Shared { table, metrics, control, .. } = &*self.shared;
+        let (table, metrics, prober) = (table.clone(), metrics.clone(), control.prober.clone());
+        HeldProbes { table, prober, metrics, registrar: self.handle.clone() }.run(probes).await;
     }
 
     async fn watch_own_addresses(&self) {

@@ -11,6 +11,7 @@ mod dns;
 mod fuzz;
 mod harness;
 mod health_cache;
+mod mass_lapse;
 mod metrics;
 mod process;
 mod registry_api;

@@ -1,7 +1,7 @@
 //! The registry, driven as the shell drives it: commands in, effects out, snapshots published.
 
 use super::*;
-use crate::command::{Draining, Limits};
+use crate::command::{Draining, Limits, Probe};
 use crate::outcome::Verdict;
 use crate::policy::Policy;
 use crate::table::Snapshot;
@@ -10,9 +10,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 mod drain;
 mod effects;
+mod hold;
 mod identity;
 mod leases;
 mod model;
+mod stall;
 mod table;
 
 const TTL: Duration = Duration::from_secs(60);
@@ -92,6 +94,7 @@ struct Rig {
     snapshot: Snapshot<Numbered>,
     attach: Numbered,
     now: Now,
+    ticked: Moment,
 }
 
 impl Rig {
@@ -101,10 +104,12 @@ impl Rig {
 
     fn with_limits(limits: Limits) -> Self {
         let registry = Registry::new(limits, TTL);
-        Self { registry, snapshot: Snapshot::empty(7), attach: Numbered::default(), now: at(0) }
+        Self { registry, snapshot: Snapshot::empty(7), attach: Numbered::default(), now: at(0), ticked: Moment::ZERO }
     }
 
+    /// Carries out a command now; the leases that ended before are looked at before.
     fn apply(&mut self, command: Command) -> Result<Reply, Refused> {
+        self.tick();
         let reply = self.registry.apply(command, self.now);
         self.publish();
         reply
@@ -135,7 +140,18 @@ impl Rig {
     /// Moves the clock and lets leases lapse; tells how many did.
     fn pass_to(&mut self, ms: u64) -> usize {
         self.now = at(ms);
-        let lapsed = self.registry.expire(self.now.mono);
+        let lapsed = self.tick() + self.registry.expire(self.now.mono);
+        self.publish();
+        lapsed
+    }
+
+    /// Calls the registry as often as it is promised, up to now; tells how many leases lapsed.
+    fn tick(&mut self) -> usize {
+        let mut lapsed = 0;
+        while self.ticked.plus(TICK) < self.now.mono {
+            self.ticked = self.ticked.plus(TICK);
+            lapsed += self.registry.expire(self.ticked);
+        }
         self.publish();
         lapsed
     }
@@ -195,6 +211,11 @@ fn in_short(effect: &Effect) -> String {
         Effect::Tell(Event::DrainEnded { instance, .. }) => format!("drained {instance}"),
         Effect::Tell(Event::Lapsed { instance, .. }) => format!("lapsed {instance}"),
         Effect::Tell(Event::Restored { instance, .. }) => format!("restored {instance}"),
+        Effect::Probe(Probe { no, instance, .. }) => format!("probe {no} {instance}"),
+        Effect::Tell(Event::HoldStarted { instances, silent }) => format!("hold: {silent} of {instances}"),
+        Effect::Tell(Event::HoldEnded { on_grace, .. }) => format!("hold ended: {on_grace} on grace"),
+        Effect::Tell(Event::Evicted { instance, failures, .. }) => format!("evicted {instance} after {failures}"),
+        Effect::Tell(Event::Stalled { stall, leases }) => format!("stalled {stall:?}: {leases}"),
         Effect::Tell(Event::StatusChanged { instance, status, .. }) => format!("{instance} is {status}"),
     }
 }

@@ -1,8 +1,9 @@
-//! Deterministic simulation: clients, a network, a store and the registry on a virtual clock.
+//! Deterministic simulation: clients, a network, a store and the registry on a virtual clock. Now and then the network loses
+//! what many clients send at once, and now and then the process is stopped for a while.
 //!
 //! Everything random comes from one seed. Plain `cargo test` runs 256 seeds; `SIM_SEEDS=n` runs n, `SIM_SEED=s` replays one.
 //! A failure prints its seed and the last steps. After every step the oracle, which knows the rules but not the registry,
-//! says which leases must be alive and which must be gone.
+//! says which leases must be alive, which must be held and which must be gone.
 //!
 //! There is one replica now. Several, a lossy store and skewed clocks have their places: [`World::replicas`],
 //! [`ModelStore::write`], [`Replica::now`].
@@ -10,37 +11,45 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 use client::{Client, Phase, some_endpoint};
+use invariants::{check_limits, check_table, same};
 use oracle::{Key, Oracle};
+use replica::{ModelStore, Replica};
 use rng::Rng;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fmt::Debug;
+use rules::{Rules, Seen};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use vertice_core::command::{Command, Effect, Limits, Refused, Reply};
+use vertice_core::command::{Command, Effect, Limits, Probe, Refused, Reply};
 use vertice_core::endpoint::Endpoint;
 use vertice_core::name::{InstanceId, ServiceName};
-use vertice_core::registry::Registry;
-use vertice_core::table::{Bare, Facts, Service, Snapshot};
-use vertice_core::time::{Moment, Now};
+use vertice_core::registry::{Protection, Registry};
+use vertice_core::time::Moment;
 
 #[path = "sim/client.rs"]
 mod client;
+#[path = "sim/invariants.rs"]
+mod invariants;
 #[path = "sim/oracle.rs"]
 mod oracle;
+#[path = "sim/replica.rs"]
+mod replica;
 #[path = "sim/rng.rs"]
 mod rng;
+#[path = "sim/rules.rs"]
+mod rules;
 
 const SEEDS: u64 = 256;
 const SIMULATED: Duration = Duration::from_secs(240);
-const LIMITS: Limits = Limits { services: 3, instances: 10, per_service: 5 };
+const LIMITS: Limits = Limits { services: 3, instances: 16, per_service: 7 };
 const DEFAULT_TTL: Duration = Duration::from_secs(20);
 const SERVICES: [&str; 4] = ["alpha", "bravo", "charlie", "delta"];
 const HOSTS: [&str; 2] = ["box-a", "box-b"];
-const CLIENTS: usize = 14;
+const CLIENTS: usize = 22;
 /// An instance is gone between its deadline and so long after it.
 const TOLERANCE_MS: u64 = 100;
+const TICK_MS: u64 = 1_000;
 const ANSWER_TIMEOUT_MS: u64 = 2_000;
 
 /// What is broken on purpose, to see that the invariants notice.
@@ -54,6 +63,32 @@ enum Fault {
     LeakyStore,
     /// What is removed stays in the store.
     DeafStore,
+    /// Nobody is held, however many fall silent.
+    NoProtection,
+    /// One silent instance is enough to hold all.
+    EndlessHold,
+    /// One failed probe removes an instance.
+    HastyProbes,
+    /// Failed probes are told as passed.
+    KindProbes,
+    /// A stall is not noticed.
+    NoStalls,
+    /// After a stall the shell makes up for the ticks it missed.
+    TicksMadeUp,
+}
+
+impl Fault {
+    /// What the registry is told about when to doubt itself.
+    fn protection(fault: Option<Self>) -> Protection {
+        let right = Protection::default();
+        match fault {
+            Some(Self::NoProtection) => Protection { instances_min: usize::MAX, ..right },
+            Some(Self::EndlessHold) => Protection { silent_percent: 0, ..right },
+            Some(Self::HastyProbes) => Protection { probe_failures: 1, ..right },
+            Some(Self::NoStalls) => Protection { stall_min: Duration::MAX, ..right },
+            _ => right,
+        }
+    }
 }
 
 /// What happens next.
@@ -69,6 +104,14 @@ enum Due {
     Written { replica: usize, life: u32 },
     /// The timer that a replica set for its next deadline fires.
     Wake { replica: usize, life: u32 },
+    /// The registry is called because it must be called now and then.
+    Tick { replica: usize, life: u32 },
+    /// A probe ends.
+    Probed { replica: usize, life: u32, probe: Probe },
+    /// From now on what many clients send is lost.
+    Outage,
+    /// A replica is stopped for a while.
+    Stall { replica: usize, life: u32 },
     /// A name server answers.
     Resolved { replica: usize, life: u32, host: Arc<str> },
     /// A name gets another address.
@@ -77,6 +120,17 @@ enum Due {
     Kill { replica: usize, life: u32 },
     /// The process starts again.
     Start { replica: usize },
+}
+
+/// A time in which what some clients send is lost.
+#[derive(Clone, Copy, Debug, Default)]
+struct Outage {
+    until_ms: u64,
+    /// Of all clients, in per cent.
+    share: u64,
+    salt: u64,
+    /// Whether probes are lost, too.
+    cuts_probes: bool,
 }
 
 /// A request on its way.
@@ -102,87 +156,6 @@ struct Batch {
     answers: Vec<Answer>,
 }
 
-/// A gateway process.
-struct Replica {
-    /// `None` while it is down.
-    registry: Option<Registry>,
-    snapshot: Snapshot<Bare>,
-    /// Counts starts, so that timers of a former life are void.
-    life: u32,
-    /// Its clock starts anew with each life.
-    born_ms: u64,
-    inbox: Vec<Envelope>,
-    unwritten: VecDeque<Batch>,
-    written_last_ms: u64,
-    wake_for: Option<Moment>,
-    wanted: BTreeSet<Arc<str>>,
-    /// Whether it changed since it was looked at.
-    news: bool,
-    generation_last: u64,
-}
-
-impl Replica {
-    fn new() -> Self {
-        Self {
-            registry: None,
-            snapshot: Snapshot::empty(1),
-            life: 0,
-            born_ms: 0,
-            inbox: Vec::new(),
-            unwritten: VecDeque::new(),
-            written_last_ms: 0,
-            wake_for: None,
-            wanted: BTreeSet::new(),
-            news: false,
-            generation_last: 0,
-        }
-    }
-
-    fn now(&self, clock_ms: u64) -> Now {
-        Now { mono: Moment::from_millis(clock_ms - self.born_ms), wall_ms: 1_700_000_000_000 + clock_ms }
-    }
-
-    fn publish(&mut self) {
-        let Some(registry) = &mut self.registry else { return };
-        self.generation_last = self.snapshot.generation();
-        let changed = registry.take_changed();
-        if changed.is_empty() {
-            return;
-        }
-        self.news = true;
-        let snapshot = &self.snapshot;
-        let built = |name: &ServiceName| (name.clone(), registry.build(name, snapshot.get(name.as_str()), &Bare).map(Arc::new));
-        let changes = changed.iter().map(built).collect();
-        self.snapshot = self.snapshot.with(registry.generation(), changes);
-        registry.published(&changed);
-    }
-}
-
-/// The records on disk.
-#[derive(Clone, Default)]
-struct ModelStore {
-    records: BTreeMap<Key, Arc<Facts>>,
-}
-
-impl ModelStore {
-    /// Writes a batch, all of it or nothing.
-    fn write(&mut self, effects: &[Effect], fault: Option<Fault>, rng: &mut Rng) {
-        for effect in effects {
-            match effect {
-                Effect::Persist(_) if fault == Some(Fault::LeakyStore) && rng.percent(2) => {}
-                Effect::Persist(facts) => {
-                    self.records.insert((facts.service.clone(), facts.id.clone()), facts.clone());
-                }
-                Effect::Forget { .. } if fault == Some(Fault::DeafStore) => {}
-                Effect::Forget { service, id } => {
-                    self.records.remove(&(service.clone(), id.clone()));
-                }
-                Effect::Tell(_) | Effect::WantName(_) | Effect::DropName(_) => {}
-            }
-        }
-    }
-}
-
 /// Everything there is.
 struct World {
     clock_ms: u64,
@@ -195,6 +168,8 @@ struct World {
     clients: Vec<Client>,
     hosts: BTreeMap<Arc<str>, u8>,
     oracle: Oracle,
+    rules: Rules,
+    outage: Outage,
     /// The last steps, if they are kept.
     trail: Option<VecDeque<String>>,
     steps: u64,
@@ -215,6 +190,8 @@ impl World {
             clients,
             hosts: HOSTS.map(|host| (host.into(), 1)).into(),
             oracle: Oracle::default(),
+            rules: Rules::default(),
+            outage: Outage::default(),
             trail: None,
             steps: 0,
         };
@@ -224,6 +201,8 @@ impl World {
             world.plan_client(client, after_ms);
         }
         world.plan(60_000, Due::NameMoves);
+        let first_ms = world.rng.between(20_000, 80_000);
+        world.plan(first_ms, Due::Outage);
         world
     }
 
@@ -234,7 +213,8 @@ impl World {
             self.clock_ms = at_ms;
             self.steps += 1;
             self.note(&due);
-            let changes_a_replica = !matches!(due, Due::Client { .. } | Due::Deliver { .. } | Due::NameMoves);
+            let changes_a_replica =
+                !matches!(due, Due::Client { .. } | Due::Deliver { .. } | Due::NameMoves | Due::Outage | Due::Stall { .. });
             self.step(due).map_err(|what| self.report(&what))?;
             if changes_a_replica {
                 self.check().map_err(|what| self.report(&what))?;
@@ -244,12 +224,20 @@ impl World {
     }
 
     fn step(&mut self, due: Due) -> Result<(), String> {
+        if let Some(until_ms) = self.stopped(&due) {
+            self.plan(until_ms - self.clock_ms, due);
+            return Ok(());
+        }
         match due {
             Due::Client { client, turn } if self.clients[client].turn == turn => self.client_acts(client),
             Due::Deliver { replica, envelope } => self.deliver(replica, *envelope),
-            Due::Batch { replica, life } if self.lives(replica, life) => self.batch(replica),
+            Due::Batch { replica, life } if self.lives(replica, life) => return self.batch(replica),
             Due::Written { replica, life } if self.lives(replica, life) => self.written(replica),
             Due::Wake { replica, life } if self.lives(replica, life) => return self.wake(replica),
+            Due::Tick { replica, life } if self.lives(replica, life) => return self.tick(replica, life),
+            Due::Probed { replica, life, probe } if self.lives(replica, life) => self.probed(replica, probe),
+            Due::Stall { replica, life } if self.lives(replica, life) => self.stall(replica, life),
+            Due::Outage => self.outage(),
             Due::Resolved { replica, life, host } if self.lives(replica, life) => self.resolved(replica, &host),
             Due::NameMoves => self.name_moves(),
             Due::Kill { replica, life } if self.lives(replica, life) => self.kill(replica),
@@ -258,6 +246,21 @@ impl World {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Until when the replica that this is for does nothing.
+    fn stopped(&self, due: &Due) -> Option<u64> {
+        match due {
+            Due::Batch { replica, .. }
+            | Due::Written { replica, .. }
+            | Due::Wake { replica, .. }
+            | Due::Tick { replica, .. }
+            | Due::Probed { replica, .. }
+            | Due::Resolved { replica, .. } => {
+                Some(self.replicas[*replica].stalled_until_ms).filter(|until_ms| *until_ms > self.clock_ms)
+            }
+            _ => None,
+        }
     }
 
     fn lives(&self, replica: usize, life: u32) -> bool {
@@ -281,8 +284,9 @@ impl World {
         let (client, rng) = (&mut self.clients[n], &mut self.rng);
         let command = match (client.phase, rng.below(100)) {
             (Phase::Up, 0..3) => {
-                // Dies without a word, and comes back some day.
+                // Dies without a word, with its service or not, and comes back some day.
                 client.phase = Phase::Off;
+                client.serves = rng.percent(50);
                 let away_ms = rng.below(3 * client.ttl_ms());
                 return self.plan_client(n, away_ms);
             }
@@ -315,6 +319,9 @@ impl World {
     fn send(&mut self, client: usize, command: Command) {
         // If no answer comes, the next turn tries again.
         self.plan_client(client, ANSWER_TIMEOUT_MS + self.clock_ms % 1_000);
+        if self.is_cut_off(client) {
+            return;
+        }
         let envelope = Envelope { client, turn: self.clients[client].turn, sent_ms: self.clock_ms, command };
         let delay_ms = match self.rng.below(100) {
             0..2 => return,
@@ -323,6 +330,19 @@ impl World {
         };
         let replica = self.rng.below(self.replicas.len() as u64) as usize;
         self.plan(delay_ms, Due::Deliver { replica, envelope: Box::new(envelope) });
+    }
+
+    fn is_cut_off(&self, client: usize) -> bool {
+        self.clock_ms < self.outage.until_ms && (client as u64 * 37 + self.outage.salt) % 100 < self.outage.share
+    }
+
+    fn outage(&mut self) {
+        let rng = &mut self.rng;
+        let (lasts_ms, share) = (rng.between(10_000, 60_000), rng.between(60, 100));
+        let (salt, cuts_probes) = (rng.below(100), rng.percent(30));
+        self.outage = Outage { until_ms: self.clock_ms + lasts_ms, share, salt, cuts_probes };
+        let next_ms = lasts_ms + rng.between(10_000, 50_000);
+        self.plan(next_ms, Due::Outage);
     }
 
     fn answered(&mut self, answer: &Answer) {
@@ -335,6 +355,7 @@ impl World {
         let next_ms = match &answer.reply {
             Ok(Reply::Registered { .. } | Reply::Renewed(_)) => {
                 client.phase = Phase::Up;
+                client.serves = true;
                 // Some are late, a few so late that they lapse.
                 let late_ms = if rng.percent(5) { rng.below(2 * client.ttl_ms()) } else { 0 };
                 client.ttl_ms() / 2 + late_ms
@@ -367,15 +388,16 @@ impl World {
         }
     }
 
-    fn batch(&mut self, n: usize) {
+    fn batch(&mut self, n: usize) -> Result<(), String> {
         let mut batch = Batch::default();
         let mut at_once = Vec::new();
         let replica = &mut self.replicas[n];
         let now = replica.now(self.clock_ms);
         for envelope in std::mem::take(&mut replica.inbox) {
-            let Some(registry) = &mut replica.registry else { return };
+            let Some(registry) = &mut replica.registry else { return Ok(()) };
             let reply = registry.apply(envelope.command.clone(), now);
             let effects = registry.drain();
+            self.rules.applied(&envelope.command, &reply, self.clock_ms)?;
             let receipt = self.oracle.applied(&envelope, &reply, self.clock_ms, registry);
             let answer = Answer { envelope, reply, receipt };
             // A slow store delays nobody's plain heartbeat. Everything else waits in line: even "already gone" must not
@@ -390,23 +412,68 @@ impl World {
         }
         self.settle(n, batch);
         at_once.iter().for_each(|answer| self.answered(answer));
+        Ok(())
+    }
+
+    fn tick(&mut self, n: usize, life: u32) -> Result<(), String> {
+        let after_ms = TICK_MS - self.rng.below(100);
+        self.plan(after_ms, Due::Tick { replica: n, life });
+        self.wake(n)
     }
 
     fn wake(&mut self, n: usize) -> Result<(), String> {
         let replica = &mut self.replicas[n];
         let now = replica.now(self.clock_ms).mono;
         let Some(registry) = &mut replica.registry else { return Ok(()) };
+        if self.fault == Some(Fault::TicksMadeUp) {
+            let last_ms = self.rules.called_last_ms().unwrap_or(self.clock_ms);
+            for missed_ms in (last_ms..self.clock_ms).step_by(TICK_MS as usize) {
+                registry.expire(Moment::from_millis(missed_ms - replica.born_ms));
+            }
+        }
         registry.expire(now);
+        self.rules.expired(self.clock_ms)?;
         if registry.next_deadline().is_some_and(|deadline| deadline <= now) {
             return Err("the next deadline is in the past right after expire".to_owned());
         }
         let effects = registry.drain();
-        replica.wake_for = None;
+        for effect in &effects {
+            if let Effect::Probe(probe) = effect {
+                self.rules.asked(probe, self.clock_ms)?;
+            }
+        }
+        self.rules.check_probed(self.clock_ms)?;
+        replica.wake_for = replica.wake_for.filter(|at| *at > now);
         self.settle(n, Batch { effects, answers: Vec::new() });
         Ok(())
     }
 
+    /// The client's service is asked for its health.
+    fn probed(&mut self, n: usize, probe: Probe) {
+        let serves = |client: &Client| client.serves && client.is_known_as(&probe.service, &probe.instance);
+        let is_well = self.clients.iter().any(serves);
+        let is_lost = self.outage.cuts_probes && self.clock_ms < self.outage.until_ms;
+        let passed = !is_lost && is_well != self.rng.percent(3);
+        self.rules.probed(probe.no, passed, self.clock_ms);
+        let told = passed || self.fault == Some(Fault::KindProbes);
+        let replica = &mut self.replicas[n];
+        let now = replica.now(self.clock_ms);
+        let Some(registry) = &mut replica.registry else { return };
+        registry.apply(Command::Probed { no: probe.no, passed: told }, now).unwrap();
+        let effects = registry.drain();
+        self.settle(n, Batch { effects, answers: Vec::new() });
+    }
+
+    /// SIGSTOP: what comes meanwhile waits.
+    fn stall(&mut self, n: usize, life: u32) {
+        let lasts_ms = self.rng.between(2_000, 40_000);
+        self.replicas[n].stalled_until_ms = self.clock_ms + lasts_ms;
+        let next_ms = lasts_ms + self.rng.between(10_000, 100_000);
+        self.plan(next_ms, Due::Stall { replica: n, life });
+    }
+
     fn resolved(&mut self, n: usize, host: &Arc<str>) {
+        self.rules.called(self.clock_ms);
         let replica = &mut self.replicas[n];
         let now = replica.now(self.clock_ms);
         let Some(registry) = &mut replica.registry else { return };
@@ -429,6 +496,9 @@ impl World {
                 }
                 Effect::DropName(host) => {
                     self.replicas[n].wanted.remove(host);
+                }
+                Effect::Probe(probe) => {
+                    plans.push((rng.between(1, 2_000), Due::Probed { replica: n, life, probe: probe.clone() }));
                 }
                 Effect::Persist(_) | Effect::Forget { .. } | Effect::Tell(_) => {}
             }
@@ -488,7 +558,7 @@ impl World {
         replica.life += 1;
         replica.born_ms = self.clock_ms;
         let now = replica.now(self.clock_ms);
-        let mut registry = Registry::new(LIMITS, DEFAULT_TTL);
+        let mut registry = Registry::new(LIMITS, DEFAULT_TTL).protected(Fault::protection(self.fault));
         let spare = (ServiceName::parse(SERVICES[0]).unwrap(), Endpoint::parse("http://10.2.0.1").unwrap());
         registry.apply(Command::SetFallbacks([spare].into()), now).unwrap();
         for facts in self.store.records.values() {
@@ -496,11 +566,14 @@ impl World {
             restored.map_err(|why| format!("a record is not taken back: {why:?}"))?;
         }
         self.oracle.restarted(&self.store.records, self.clock_ms)?;
+        self.rules.restarted(registry.facts(), self.clock_ms);
         let effects = registry.drain();
         replica.registry = Some(registry);
         self.settle(n, Batch { effects, answers: Vec::new() });
-        let lives_ms = self.rng.between(10_000, 150_000);
+        let (lives_ms, stalls_ms) = (self.rng.between(10_000, 250_000), self.rng.between(5_000, 200_000));
         let life = self.replicas[n].life;
+        self.plan(TICK_MS, Due::Tick { replica: n, life });
+        self.plan(stalls_ms, Due::Stall { replica: n, life });
         self.plan(lives_ms, Due::Kill { replica: n, life });
         Ok(())
     }
@@ -525,14 +598,15 @@ impl World {
                 service.instances.iter().find(|upstream| upstream.facts.id == key.1).map(|upstream| upstream.facts.clone())
             };
             self.oracle.check_kept(self.clock_ms, visible)?;
-            self.oracle.check_gone(self.clock_ms, replica.born_ms + TOLERANCE_MS, TOLERANCE_MS, registry.facts())?;
+            self.oracle.check_gone(registry.facts())?;
+            self.rules.check(&replica.snapshot, replica.born_ms)?;
         }
         Ok(())
     }
 
     /// What the store has, with what is on its way to it, is what the registry holds.
     fn check_store(&self, replica: &Replica, registry: &Registry) -> Result<(), String> {
-        if self.fault.is_some() {
+        if matches!(self.fault, Some(Fault::LeakyStore | Fault::DeafStore)) {
             return Ok(());
         }
         let mut store = self.store.clone();
@@ -558,48 +632,11 @@ impl World {
     }
 }
 
-fn check_limits(registry: &Registry) -> Result<(), String> {
-    let mut by_service = BTreeMap::<_, usize>::new();
-    registry.facts().for_each(|facts| *by_service.entry(&facts.service).or_default() += 1);
-    same("counted instances", registry.instance_count(), by_service.values().sum())?;
-    same("counted services", registry.service_count(), by_service.len())?;
-    let most = by_service.values().copied().max().unwrap_or(0);
-    if registry.instance_count() > LIMITS.instances || by_service.len() > LIMITS.services || most > LIMITS.per_service {
-        return Err(format!("a limit is exceeded: {by_service:?}"));
-    }
-    Ok(())
-}
-
-/// The table that grew change by change is the one that would be built from nothing.
-fn check_table(registry: &Registry, snapshot: &Snapshot<Bare>) -> Result<(), String> {
-    same("generations", snapshot.generation(), registry.generation())?;
-    let names: BTreeSet<ServiceName> = SERVICES.iter().map(|name| ServiceName::parse(name).unwrap()).collect();
-    let mut services = 0;
-    for name in &names {
-        let fresh = registry.build(name, None, &Bare);
-        services += usize::from(fresh.is_some());
-        same("service", snapshot.get(name.as_str()).map(|service| in_full(service)), fresh.as_ref().map(in_full))?;
-    }
-    same("services", (snapshot.len(), snapshot.iter().count()), (services, services))
-}
-
-type InFull = (Vec<(Arc<Facts>, Vec<std::net::SocketAddr>, usize)>, Vec<InstanceId>, bool);
-
-fn in_full(service: &Service<Bare>) -> InFull {
-    let instances = service.instances.iter();
-    let each = instances.map(|it| (it.facts.clone(), it.addresses.to_vec(), Arc::as_ptr(&it.cells).addr())).collect();
-    (each, service.usable.iter().map(|it| it.facts.id.clone()).collect(), service.is_fallback)
-}
-
-fn same<T: PartialEq + Debug>(what: &str, one: T, other: T) -> Result<(), String> {
-    if one == other { Ok(()) } else { Err(format!("{what} differ:\n  {one:?}\n  {other:?}")) }
-}
-
-/// Runs one seed; the steps it took, or what went wrong.
-fn simulate(seed: u64, fault: Option<Fault>) -> Result<u64, String> {
+/// Runs one seed; the steps it took and what happened in them, or what went wrong.
+fn simulate(seed: u64, fault: Option<Fault>) -> Result<(u64, Seen), String> {
     let mut world = World::new(seed, fault);
     if world.run(SIMULATED).is_ok() {
-        return Ok(world.steps);
+        return Ok((world.steps, world.rules.seen));
     }
     // The same again, this time taking notes.
     let mut world = World { trail: Some(VecDeque::new()), ..World::new(seed, fault) };
@@ -607,33 +644,38 @@ fn simulate(seed: u64, fault: Option<Fault>) -> Result<u64, String> {
     Err(format!("seed {seed} (replay with SIM_SEED={seed}) {what}"))
 }
 
-/// Runs seeds on every core; the steps they took.
-fn simulate_all(seeds: std::ops::Range<u64>) -> u64 {
+/// Runs seeds on every core; the steps they took and what happened in them.
+fn simulate_all(seeds: std::ops::Range<u64>) -> (u64, Seen) {
     let next = AtomicU64::new(seeds.start);
+    let sum = |one: (u64, Seen), other: (u64, Seen)| (one.0 + other.0, one.1.plus(other.1));
     let some = || {
         let claim = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| seeds.contains(seed));
-        std::iter::from_fn(claim).map(|seed| simulate(seed, None).unwrap_or_else(|what| panic!("{what}"))).sum::<u64>()
+        let run = |seed| simulate(seed, None).unwrap_or_else(|what| panic!("{what}"));
+        std::iter::from_fn(claim).map(run).fold(Default::default(), sum)
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..cores).map(|_| scope.spawn(some)).collect();
-        threads.into_iter().map(|thread| thread.join().expect("a seed failed; it says above which")).sum()
+        let done = threads.into_iter().map(|thread| thread.join().expect("a seed failed; it says above which"));
+        done.fold(Default::default(), sum)
     })
 }
 
 #[expect(clippy::disallowed_methods, reason = "the replay is asked for through the environment, the speed needs a clock")]
 #[test]
-fn leases_live_exactly_as_long_as_they_are_renewed() {
+fn leases_live_exactly_as_long_as_they_are_renewed_or_held() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let seeds = match number("SIM_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("SIM_SEEDS").unwrap_or(SEEDS),
     };
     let (count, start) = (seeds.end - seeds.start, std::time::Instant::now());
-    let steps = simulate_all(seeds);
+    let (steps, seen) = simulate_all(seeds);
     let hours = SIMULATED.as_secs_f64() * count as f64 / 3600.0;
     let took = start.elapsed().as_secs_f64();
-    println!("{count} seeds, {steps} steps, {hours:.0} simulated hours in {took:.1} s: {:.0} hours per second", hours / took);
+    println!("{count} seeds, {steps} steps, {hours:.0} simulated hours in {took:.1} s: {:.1} hours per second", hours / took);
+    println!("{seen:?}");
+    assert!(count < SEEDS || seen.is_everything_at_least(5), "the simulation no longer meets what it is for: {seen:?}");
 }
 
 #[test]
@@ -672,4 +714,30 @@ fn lost_writes_are_noticed() {
 #[test]
 fn lost_removals_are_noticed() {
     noticed(Fault::DeafStore, "acknowledged as removed");
+}
+
+#[test]
+fn lapses_in_a_mass_silence_are_noticed() {
+    noticed(Fault::NoProtection, "must be held");
+}
+
+#[test]
+fn a_hold_without_reason_or_end_is_noticed() {
+    noticed(Fault::EndlessHold, "must be gone");
+}
+
+#[test]
+fn an_eviction_after_one_failed_probe_is_noticed() {
+    noticed(Fault::HastyProbes, "must be held");
+}
+
+#[test]
+fn dead_instances_that_stay_held_are_noticed() {
+    noticed(Fault::KindProbes, "must be gone");
+}
+
+#[test]
+fn a_stall_that_ends_leases_is_noticed() {
+    noticed(Fault::NoStalls, "stall");
+    noticed(Fault::TicksMadeUp, "stall");
 }

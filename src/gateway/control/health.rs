@@ -4,12 +4,13 @@ use super::{Answer, Control, json, rounded};
 use crate::clock;
 use http::StatusCode;
 use vertice_api::{Component, Components, Health, Redis};
+use vertice_core::registry::LeaseFigures;
 
 pub(super) fn health(control: &Control) -> Answer {
     let draining = control.is_draining();
     let redis = if control.settings.redis_configured { Redis::Unhealthy } else { Redis::Disabled };
-    let is_busy = control.host.is_busy(clock::mono());
-    let is_well = redis == Redis::Disabled && control.store.is_healthy() && !is_busy;
+    let leases = leases(control);
+    let is_well = redis == Redis::Disabled && control.store.is_healthy() && leases.detail.is_none();
     let health = Health {
         status: if is_well && !draining { "healthy" } else { "degraded" }.to_owned(),
         redis,
@@ -26,10 +27,7 @@ pub(super) fn health(control: &Control) -> Answer {
                 detail => Component::new("degraded", detail.unwrap_or_default()),
             },
             dns: dns(control),
-            leases: match is_busy {
-                true => Component::new("degraded", "the host is busy: timers run late"),
-                false => Component::healthy(),
-            },
+            leases,
         },
     };
     json(if draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }, &health)
@@ -40,6 +38,21 @@ pub(super) fn readyz(control: &Control) -> Answer {
         return json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({"status": "draining"}));
     }
     json(StatusCode::OK, &serde_json::json!({"status": "ready"}))
+}
+
+/// Whether leases end as they should.
+fn leases(control: &Control) -> Component {
+    let LeaseFigures { instances, silent, holding_since, held, .. } = control.registrar.leases();
+    if holding_since.is_some() {
+        let detail = format!(
+            "mass lapse suspected: {silent} of {instances} instances have not been renewed; holding {held}, probing them"
+        );
+        return Component::new("degraded", detail);
+    }
+    match control.host.is_busy(clock::mono()) {
+        true => Component::new("degraded", "the host is busy: timers run late"),
+        false => Component::healthy(),
+    }
 }
 
 /// Names that do not resolve are the operator's business, not the gateway's health: shown, without degrading.

@@ -117,7 +117,7 @@ pub struct Control {
     /// Health checks on demand.
     pub health_cache: HealthCache,
     /// Makes them.
-    pub prober: Prober,
+    pub prober: Arc<Prober>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// Whether timers run late: the host has more to do than it can.

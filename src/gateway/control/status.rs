@@ -1,13 +1,13 @@
 //! `GET /gateway/status`: what is in force.
 
-use super::{Answer, Control, json, rounded};
+use super::{Answer, Control, epoch_s, json, rounded};
 use crate::clock;
 use crate::upstream::{Service, Upstream};
 use http::StatusCode;
 use std::sync::Arc;
 use vertice_api::gateway::{
-    CacheStatus, CircuitBreaker, GatewayStatus, HealthCacheStatus, InstanceStatus, NameStatus, ReplicaStatus, ServiceStatus,
-    SnapshotStatus, StoreStatus,
+    CacheStatus, CircuitBreaker, GatewayStatus, HealthCacheStatus, InstanceStatus, LeaseStatus, NameStatus, ReplicaStatus,
+    ServiceStatus, SnapshotStatus, StoreStatus,
 };
 use vertice_core::time::Moment;
 
@@ -41,8 +41,22 @@ pub(super) fn status(control: &Control) -> Answer {
             local: true,
         }],
         snapshot: SnapshotStatus { generation: table.generation() },
+        leases: leases(control, now),
     };
     json(StatusCode::OK, &status)
+}
+
+fn leases(control: &Control, now: Moment) -> LeaseStatus {
+    let figures = control.registrar.leases();
+    let since = |since| rounded(epoch_s(clock::wall_ms()) - now.since(since).as_secs_f64());
+    LeaseStatus {
+        holding: figures.holding_since.is_some(),
+        since: figures.holding_since.map(since),
+        instances: figures.instances as u64,
+        silent: figures.silent as u64,
+        held: figures.held as u64,
+        on_grace: figures.on_grace as u64,
+    }
 }
 
 fn discovery_cache(control: &Control, services: Vec<String>) -> CacheStatus {
@@ -76,6 +90,7 @@ fn service_status(service: &Service, now: Moment) -> ServiceStatus {
 fn instance_status(upstream: &Upstream, now: Moment) -> InstanceStatus {
     let load = &upstream.cells.load;
     InstanceStatus {
+        held: upstream.cells.lease.is_held(),
         instance_id: upstream.facts.id.to_string(),
         endpoint: upstream.facts.endpoint.to_string(),
         status: upstream.status().as_str().to_owned(),

@@ -1,6 +1,7 @@
 //! The one writer: every change of the registry and of the routing table passes through here.
 //!
-//! **Invariant:** the registrar never waits for anything but its queue and its next deadline. It drains the queue, applies
+//! **Invariant:** the registrar never waits for anything but its queue and its next deadline, which is at most a tick away: by
+//! its ticks the registry notices that the process was stopped. It drains the queue, applies
 //! everything, publishes once, and leaves what must be stored in the [`Outbox`](outbox::Outbox). So a registration is
 //! routable before its 201, a storm costs one publish per batch, and a slow store delays nobody's heartbeat.
 
@@ -13,10 +14,11 @@ use crate::resolve::Resolver;
 use crate::telemetry::{event, metrics::Metrics};
 use crate::upstream::{Hung, Table};
 use outbox::Outbox;
+use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
-use vertice_core::command::{Command, Effect, Refused, Reply};
-use vertice_core::registry::Registry;
+use vertice_core::command::{Command, Effect, Probe, Refused, Reply};
+use vertice_core::registry::{LeaseFigures, Protection, Registry, TICK};
 use vertice_core::time::{Moment, Now};
 
 /// So many commands are applied before the table is published.
@@ -52,6 +54,7 @@ pub enum AskError {
 pub struct Handle {
     queue: mpsc::Sender<Envelope>,
     metrics: Arc<Metrics>,
+    leases: Arc<Mutex<LeaseFigures>>,
 }
 
 impl Handle {
@@ -73,6 +76,12 @@ impl Handle {
         self.send(command, None)
     }
 
+    /// How the leases are, without asking the registrar.
+    #[must_use]
+    pub fn leases(&self) -> LeaseFigures {
+        *self.leases.lock()
+    }
+
     fn send(&self, command: Command, reply: Option<oneshot::Sender<Result<Applied, Refused>>>) -> Result<(), AskError> {
         let envelope = Envelope { command, now: clock::now(), reply };
         self.queue.try_send(envelope).map_err(|_| {
@@ -91,6 +100,10 @@ pub struct Registrar {
     outbox: Arc<Outbox>,
     resolver: Arc<Resolver>,
     queue: mpsc::Receiver<Envelope>,
+    /// What [`Handle::leases`] reads.
+    leases: Arc<Mutex<LeaseFigures>>,
+    /// To whoever probes held instances.
+    probes: Option<mpsc::Sender<Probe>>,
 }
 
 impl Registrar {
@@ -106,8 +119,17 @@ impl Registrar {
         queue: usize,
     ) -> (Self, Handle) {
         let (sender, receiver) = mpsc::channel(queue.max(1));
-        let handle = Handle { queue: sender, metrics: hung.metrics.clone() };
-        (Self { registry, table, hung, board, outbox, resolver, queue: receiver }, handle)
+        let leases = Arc::<Mutex<LeaseFigures>>::default();
+        let handle = Handle { queue: sender, metrics: hung.metrics.clone(), leases: leases.clone() };
+        (Self { registry, table, hung, board, outbox, resolver, queue: receiver, leases, probes: None }, handle)
+    }
+
+    /// The probes that the registry asks for, from now on. It never has more of them under way than fit.
+    #[must_use]
+    pub fn probes(&mut self) -> mpsc::Receiver<Probe> {
+        let (sender, receiver) = mpsc::channel(Protection::default().probes_max);
+        self.probes = Some(sender);
+        receiver
     }
 
     /// Carries out commands at once, before anything else runs: how the state is restored at start-up.
@@ -125,7 +147,8 @@ impl Registrar {
         tokio::pin!(stop);
         let mut batch = Vec::with_capacity(BATCH);
         loop {
-            let deadline = self.registry.next_deadline().unwrap_or(clock::mono().plus(std::time::Duration::from_secs(60)));
+            let tick = clock::mono().plus(TICK);
+            let deadline = self.registry.next_deadline().map_or(tick, |deadline| deadline.min(tick));
             tokio::select! {
                 biased;
                 () = &mut stop => break,
@@ -134,6 +157,24 @@ impl Registrar {
             }
             self.hung.metrics.registrar_queue.set(i64::try_from(self.queue.len()).unwrap_or(i64::MAX));
             self.work(&mut batch);
+        }
+    }
+
+    /// Shows how the leases are, when that has changed.
+    fn show_leases(&self) {
+        let figures = self.registry.lease_figures();
+        let mut shown = self.leases.lock();
+        if *shown != figures {
+            *shown = figures;
+            self.hung.metrics.leases_held.set(i64::try_from(figures.held).unwrap_or(i64::MAX));
+            self.hung.metrics.instances_silent.set(i64::try_from(figures.silent).unwrap_or(i64::MAX));
+        }
+    }
+
+    fn ask(&self, probe: Probe) {
+        // Probes are asked for again when no answer comes.
+        if let Some(Err(_)) = self.probes.as_ref().map(|probes| probes.try_send(probe)) {
+            self.hung.metrics.limit_hit("held_probes");
         }
     }
 
@@ -157,6 +198,7 @@ impl Registrar {
     /// Publishes what changed, then passes on effects and replies.
     fn settle(&mut self, open: Vec<Open>) {
         let is_news = publish::publish(&self.table, &mut self.registry, &self.hung, &self.board);
+        self.show_leases();
         let visible = clock::mono();
         let mut writes = Vec::new();
         for effect in self.registry.drain() {
@@ -164,6 +206,7 @@ impl Registrar {
                 Effect::Tell(news) => event::tell(&self.hung.metrics, &news),
                 Effect::WantName(host) => self.resolver.want(host),
                 Effect::DropName(host) => self.resolver.forget(&host),
+                Effect::Probe(probe) => self.ask(probe),
                 Effect::Persist(facts) => writes.push(outbox::Write::Put(facts)),
                 Effect::Forget { service, id } => writes.push(outbox::Write::Delete { service, id }),
             }

@@ -22,5 +22,25 @@ pub fn tell(metrics: &Metrics, event: &Event) {
         Event::StatusChanged { service, instance, status } => {
             tracing::info!(%service, %instance, %status, "instance changed its status");
         }
+        Event::HoldStarted { instances, silent } => {
+            metrics.holds.inc();
+            tracing::warn!(instances, silent, "mass lapse suspected: most instances are silent; holding and probing them");
+        }
+        Event::HoldEnded { lasted, instances, on_grace } => {
+            tracing::warn!(
+                ?lasted,
+                instances,
+                on_grace,
+                "mass lapse no longer suspected: who is still silent has one more TTL"
+            );
+        }
+        Event::Evicted { service, instance, failures } => {
+            metrics.held_evictions.inc();
+            tracing::warn!(%service, %instance, failures, "held instance removed: its health endpoint failed");
+        }
+        Event::Stalled { stall, leases } => {
+            metrics.stall_seconds.inc_by(stall.as_secs_f64());
+            tracing::warn!(?stall, leases, "this process did not run for a while: leases were extended");
+        }
     }
 }

@@ -2,8 +2,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Counter, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 use vertice_core::reason::Reason;
 
@@ -77,6 +77,18 @@ pub struct Metrics {
     pub watch_events: IntCounterVec,
     /// `vertice_watchers_cut_total`
     pub watchers_cut: IntCounter,
+    /// `registry_leases_held`
+    pub leases_held: IntGauge,
+    /// `registry_instances_silent`
+    pub instances_silent: IntGauge,
+    /// `registry_lease_holds_total`
+    pub holds: IntCounter,
+    /// `registry_held_evictions_total`
+    pub held_evictions: IntCounter,
+    /// `registry_held_probes_total{result}`
+    pub held_probes: IntCounterVec,
+    /// `vertice_stall_seconds_total`
+    pub stall_seconds: Counter,
     /// `vertice_registrar_queue_length`
     pub registrar_queue: IntGauge,
     /// `vertice_store_write_seconds`
@@ -180,6 +192,27 @@ impl Metrics {
             watchers: int_gauges(&c, "vertice_watchers", "Clients that wait for changes of the registry.", &["kind"])?,
             watch_events: counters(&c, "vertice_watch_events_total", "Events handed to watchers' streams.", &["event"])?,
             watchers_cut: counter(&c, "vertice_watchers_cut_total", "Watchers cut off because they did not read.")?,
+            leases_held: int_gauge(
+                &c,
+                "registry_leases_held",
+                "Instances past their deadline that are kept, because most instances are silent.",
+            )?,
+            instances_silent: int_gauge(
+                &c,
+                "registry_instances_silent",
+                "Instances that have not been renewed in the last half of their TTL.",
+            )?,
+            holds: counter(&c, "registry_lease_holds_total", "How often a mass lapse was suspected.")?,
+            held_evictions: counter(
+                &c,
+                "registry_held_evictions_total",
+                "Held instances that were removed because their health endpoint failed.",
+            )?,
+            held_probes: counters(&c, "registry_held_probes_total", "Probes of held instances, by result.", &["result"])?,
+            stall_seconds: add(
+                &c,
+                Counter::new("vertice_stall_seconds_total", "Time in which this process did not run; leases were extended.")?,
+            )?,
             registrar_queue: int_gauge(&c, "vertice_registrar_queue_length", "Commands that wait for the registrar.")?,
             store_write_duration: histogram(&c, "vertice_store_write_seconds", "Writes to the store.", &REGISTRY_BUCKETS)?,
             store_errors: counter(&c, "vertice_store_errors_total", "Failed writes to the store; they are repeated.")?,

@@ -26,7 +26,7 @@ fn a_heartbeat_starts_the_ttl_anew_and_never_adds_to_it() {
         rig.renew(heartbeat(Some("a"), "10.9.0.1")).unwrap();
     }
     assert_eq!(rig.registry.next_deadline(), Some(Moment::from_millis(90_000)));
-    assert_eq!(rig.registry.deadlines.len(), 1);
+    assert_eq!(rig.registry.leases.len(), 1);
     assert_eq!((rig.pass_to(89_999), rig.pass_to(90_000)), (0, 1));
 }
 
@@ -44,7 +44,7 @@ fn registering_again_starts_the_lease_anew_with_its_own_ttl() {
     assert_eq!(rig.registry.next_deadline(), Some(Moment::from_millis(19_000)), "renewals last the registered ttl");
     rig.register(with_id("a", "http://10.0.0.2")).unwrap();
     assert_eq!(rig.registry.next_deadline(), Some(Moment::from_millis(74_000)));
-    assert_eq!(rig.registry.deadlines.len(), 1);
+    assert_eq!(rig.registry.leases.len(), 1);
 }
 
 #[test]

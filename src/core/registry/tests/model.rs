@@ -332,7 +332,7 @@ impl Pair {
                 Effect::Forget { service, id } => assert!(self.store.remove(&(service, id)).is_some(), "forgot a stranger"),
                 Effect::WantName(host) => assert!(self.wanted.insert(host.to_string()), "{host} wanted twice"),
                 Effect::DropName(host) => assert!(self.wanted.remove(&*host), "{host} dropped twice"),
-                Effect::Tell(_) => {}
+                Effect::Tell(_) | Effect::Probe(_) => {}
             }
         }
     }
@@ -380,7 +380,7 @@ impl Pair {
         let due = |alive: &Alive| alive.drain.map_or(alive.deadline_ms, |drain| drain.ms.min(alive.deadline_ms));
         let first = self.model.alive.iter().map(due).min().map(Moment::from_millis);
         prop_assert_eq!(registry.next_deadline(), first);
-        prop_assert_eq!(registry.deadlines.len(), self.model.alive.len());
+        prop_assert_eq!(registry.leases.len(), self.model.alive.len());
         let stored: Vec<_> = self.store.values().collect();
         let leaving = |facts: &Facts| {
             let is_it = |alive: &&Alive| alive.service == facts.service.as_str() && alive.id == facts.id.as_str();

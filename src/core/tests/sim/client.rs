@@ -27,6 +27,8 @@ pub(crate) struct Client {
     pub(crate) endpoint: Endpoint,
     pub(crate) ttl: Option<Duration>,
     pub(crate) phase: Phase,
+    /// Whether the service itself answers.
+    pub(crate) serves: bool,
     pub(crate) turn: u64,
 }
 
@@ -41,12 +43,18 @@ impl Client {
             endpoint: some_endpoint(rng),
             ttl: rng.percent(70).then(|| Duration::from_secs(rng.between(5, 60))),
             phase: Phase::Off,
+            serves: true,
             turn: 0,
         }
     }
 
     pub(crate) fn ttl_ms(&self) -> u64 {
         self.ttl.unwrap_or(DEFAULT_TTL).as_millis() as u64
+    }
+
+    /// Whether an instance of that id is its service.
+    pub(crate) fn is_known_as(&self, service: &ServiceName, id: &InstanceId) -> bool {
+        self.service == *service && self.id.clone().unwrap_or_else(|| InstanceId::of_registrant(self.registrant)) == *id
     }
 
     pub(crate) fn register(&self, rng: &mut Rng) -> Command {

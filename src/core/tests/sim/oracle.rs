@@ -1,4 +1,4 @@
-//! Who must be alive and who must be gone, from what was sent, applied and acknowledged.
+//! Who must be alive and who must be gone, from what was sent, applied and acknowledged. [`super::rules`] knows when.
 //!
 //! Where two outcomes are right (a request without an id, close to a lapse) the oracle claims nothing.
 
@@ -34,9 +34,7 @@ struct Known {
     durable: bool,
     /// It is registered for certain until then, unless a request removes it.
     sure_until_ms: u64,
-    /// No renewal was applied later than this.
-    touched_ms: u64,
-    /// It lasts at most so long after that.
+    /// A renewal lasts so long.
     ttl_ms: u64,
     /// It was acknowledged to be alive until then.
     kept_until_ms: u64,
@@ -88,7 +86,7 @@ impl Oracle {
         self.removed.remove(&key);
         self.births += 1;
         let births = self.births;
-        let known = self.known.entry(key.clone()).or_insert_with(|| Known::born(births, ttl_ms, now_ms));
+        let known = self.known.entry(key.clone()).or_insert_with(|| Known::born(births, ttl_ms));
         let kept_until_ms = envelope.sent_ms + ttl_ms;
         if known.birth == 0 {
             known.birth = births;
@@ -103,12 +101,10 @@ impl Oracle {
     fn renewed(&mut self, renewal: &Renewal, now_ms: u64, registry: &Registry) -> Receipt {
         let key = key(&renewal.service, renewal.id.as_ref(), renewal.registrant);
         if renewal.id.is_none() && !self.is_alive(&key, now_ms) {
-            let others = self.known.iter_mut().filter(|(other, _)| other.0 == key.0);
-            others.for_each(|(_, known)| known.touched_ms = now_ms);
-            self.adopt(registry, &renewal.service, now_ms);
+            self.adopt(registry, &renewal.service);
             return Receipt::default();
         }
-        self.adopt(registry, &renewal.service, now_ms);
+        self.adopt(registry, &renewal.service);
         let target = self.known.get_mut(&key).map(|known| {
             known.touch(known.ttl_ms, now_ms);
             (key, known.birth)
@@ -117,10 +113,10 @@ impl Oracle {
     }
 
     /// Instances that were lost sight of (perhaps replaced, but that was undone by a crash) and have been renewed.
-    fn adopt(&mut self, registry: &Registry, service: &ServiceName, now_ms: u64) {
+    fn adopt(&mut self, registry: &Registry, service: &ServiceName) {
         for facts in registry.facts().filter(|facts| facts.service == *service) {
             self.births += 1;
-            let known = Known::born(self.births, facts.ttl.as_millis() as u64, now_ms);
+            let known = Known::born(self.births, facts.ttl.as_millis() as u64);
             self.known.entry((facts.service.clone(), facts.id.clone())).or_insert(known);
         }
     }
@@ -170,7 +166,7 @@ impl Oracle {
             let ttl_ms = facts.ttl.as_millis() as u64;
             self.births += 1;
             let births = self.births;
-            let known = self.known.entry(key.clone()).or_insert_with(|| Known::born(births, ttl_ms, now_ms));
+            let known = self.known.entry(key.clone()).or_insert_with(|| Known::born(births, ttl_ms));
             known.touch(ttl_ms, now_ms);
             known.durable = true;
             known.registrations.retain(|applied| applied.endpoint == facts.endpoint);
@@ -192,26 +188,16 @@ impl Oracle {
         Ok(())
     }
 
-    /// Nobody outlives its lease, and nobody who was removed is there.
-    pub(crate) fn check_gone<'a>(
-        &self,
-        now_ms: u64,
-        restored_until_ms: u64,
-        tolerance_ms: u64,
-        alive: impl Iterator<Item = &'a Arc<Facts>>,
-    ) -> Result<(), String> {
-        for facts in alive {
-            let key = (facts.service.clone(), facts.id.clone());
-            if self.removed.contains(&key) {
-                return Err(format!("{} of {} was acknowledged as removed and is there", key.1, key.0));
-            }
-            let ttl_ms = facts.ttl.as_millis() as u64;
-            let renewed_until_ms = self.known.get(&key).map_or(0, |known| known.touched_ms + tolerance_ms);
-            if now_ms > renewed_until_ms.max(restored_until_ms) + ttl_ms {
-                return Err(format!("{} of {} outlives its lease: {:?}", key.1, key.0, self.known.get(&key)));
-            }
+    /// Nobody who was removed is there.
+    pub(crate) fn check_gone<'a>(&self, mut alive: impl Iterator<Item = &'a Arc<Facts>>) -> Result<(), String> {
+        if self.removed.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let is_removed = |facts: &&Arc<Facts>| self.removed.contains(&(facts.service.clone(), facts.id.clone()));
+        match alive.find(is_removed) {
+            Some(facts) => Err(format!("{} of {} was acknowledged as removed and is there", facts.id, facts.service)),
+            None => Ok(()),
+        }
     }
 
     fn is_alive(&self, key: &Key, now_ms: u64) -> bool {
@@ -220,9 +206,9 @@ impl Oracle {
 }
 
 impl Known {
-    fn born(birth: u64, ttl_ms: u64, now_ms: u64) -> Self {
+    fn born(birth: u64, ttl_ms: u64) -> Self {
         let registrations = Vec::new();
-        Self { birth, registrations, durable: false, sure_until_ms: 0, touched_ms: now_ms, ttl_ms, kept_until_ms: 0 }
+        Self { birth, registrations, durable: false, sure_until_ms: 0, ttl_ms, kept_until_ms: 0 }
     }
 
     /// Where it is now, if known.
@@ -237,7 +223,6 @@ impl Known {
 
     /// Its lease was started or renewed for certain.
     fn touch(&mut self, ttl_ms: u64, now_ms: u64) {
-        self.touched_ms = now_ms;
         self.ttl_ms = ttl_ms;
         self.sure_until_ms = now_ms + ttl_ms;
     }
