@@ -123,6 +123,7 @@ fn write_access_log(shared: &Shared, session: &Session, ctx: &Ctx, status: u16) 
         bytes: session.body_bytes_sent(),
         duration_us: u64::try_from(clock::mono().since(ctx.started.mono).as_micros()).unwrap_or(u64::MAX),
         service: forward.map_or("", |forward| forward.service.name.as_str()),
+        route: forward.and_then(|forward| forward.route.as_ref()).map_or("", |route| &route.name),
         instance: attempt.map_or("", |attempt| attempt.upstream().facts.id.as_str()),
         retries: forward.map_or(0, |forward| forward.tried.attempts().saturating_sub(1)),
         watch: ctx.watch.unwrap_or_default(),

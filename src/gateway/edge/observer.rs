@@ -42,6 +42,7 @@ impl AcceptObserver for Observer {
             bytes: 0,
             duration_us: 0,
             service: "",
+            route: "",
             instance: "",
             retries: 0,
             watch: "",

@@ -32,6 +32,8 @@ pub struct Entry<'a> {
     pub duration_us: u64,
     /// The service, if one was found.
     pub service: &'a str,
+    /// The configured route, unless it came under `/v2/`.
+    pub route: &'a str,
     /// The instance that answered or was tried last.
     pub instance: &'a str,
     /// Attempts after the first one.
@@ -124,6 +126,7 @@ fn line(entry: &Entry<'_>) -> Vec<u8> {
         };
         add("client.address", entry.client.map(|client| client.to_string()).unwrap_or_default());
         add("vertice.service", entry.service.to_owned());
+        add("vertice.route", entry.route.to_owned());
         add("vertice.instance", entry.instance.to_owned());
         add("vertice.watch", entry.watch.to_owned());
         add("vertice.reason", entry.reason.to_owned());
@@ -154,6 +157,7 @@ mod tests {
             bytes: 13,
             duration_us: 1500,
             service: "nmap_service",
+            route: "",
             instance: "a:1",
             retries: 0,
             watch: "",
@@ -168,6 +172,6 @@ mod tests {
         assert_eq!(object["time"], "2023-11-14T22:13:20.000Z");
         assert_eq!(object["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
         assert_eq!(object["duration_ms"], 1.5);
-        assert!(object.get("vertice.reason").is_none());
+        assert!(object.get("vertice.reason").is_none() && object.get("vertice.route").is_none());
     }
 }
