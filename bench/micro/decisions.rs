@@ -3,6 +3,7 @@
 //!
 //! `cargo bench --bench decisions -- [FILTER]`. What it measured is in `bench/RESULTS.md`.
 
+mod routes;
 mod world;
 
 use arc_swap::ArcSwap;
@@ -19,7 +20,6 @@ use vertice_core::name::ServiceName;
 use vertice_core::outcome::{Ending, Verdict};
 use vertice_core::policy::{Algorithm, Policy};
 use vertice_core::registry::Registry;
-use vertice_core::route::{StaticRoute, StaticRoutes};
 use vertice_core::table::{Bare, Snapshot};
 use vertice_core::time::Moment;
 use vertice_gateway::accept::head::{HeadLimits, check};
@@ -124,25 +124,6 @@ fn publish(c: &mut Criterion) {
     group.finish();
 }
 
-fn static_routes(c: &mut Criterion) {
-    let mut group = c.benchmark_group("static route");
-    for count in [10, 1000] {
-        let routes = StaticRoutes::new((0..count).map(route).collect(), 7);
-        let targets = [
-            ("match", format!("/api/area{}/search/basic?q=1", count / 2)),
-            ("match under 6 more segments", format!("/api/area{}/search/a/b/c/d/e/f?q=1", count / 2)),
-            ("no match", "/favicon.ico".to_owned()),
-        ];
-        for (kind, target) in targets {
-            let id = BenchmarkId::new(kind, format!("{count} routes"));
-            group.bench_function(id, |b| {
-                b.iter(|| black_box(routes.find(black_box(target.as_bytes())).map(|found| found.rest_at)));
-            });
-        }
-    }
-    group.finish();
-}
-
 fn head_check(c: &mut Criterion) {
     const CURL: &[u8] = b"GET /v2/nmap_service/scan?target=10.0.0.1 HTTP/1.1\r\nHost: 127.0.0.1:8000\r\n\
         User-Agent: curl/8.5.0\r\nAccept: */*\r\n\r\n";
@@ -201,20 +182,9 @@ fn bare_table(algorithm: Algorithm, instances: usize) -> (ArcSwap<Snapshot<Bare>
     (table, world::shuffled_names(SERVICES))
 }
 
-fn route(at: usize) -> StaticRoute {
-    StaticRoute {
-        name: format!("area{at}").into(),
-        prefix: format!("/api/area{at}/search").into(),
-        service: world::service(at),
-        rewrite: None,
-        timeouts: None,
-        preserve_host: None,
-    }
-}
-
 criterion_group! {
     name = decisions;
     config = Criterion::default().warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1)).sample_size(20);
-    targets = look_up_and_pick, attempt, breaker, publish, static_routes, head_check
+    targets = look_up_and_pick, attempt, breaker, publish, routes::find, routes::find_at_worst, head_check
 }
 criterion_main!(decisions);

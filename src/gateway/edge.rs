@@ -10,7 +10,7 @@ mod spectator;
 use crate::accept::Drain;
 use crate::clock;
 use crate::control::{Control, Role};
-use crate::proxy::admit::{Plan, Routing};
+use crate::proxy::admit::{Asked, Plan, Routing, Way};
 use crate::proxy::attempt::Attempt;
 use crate::proxy::client::{Client, Forwarding};
 use crate::proxy::ctx::{Ctx, Forward};
@@ -88,18 +88,23 @@ impl Edge {
         Self { shared, role }
     }
 
-    /// Whether the request is for a service; the gateway's own paths win over routes.
-    fn is_for_service(&self, session: &Session) -> bool {
-        let target = session.req_header().raw_path();
+    /// The way to a service, if the request is for one; the gateway's own paths win over routes.
+    fn way(&self, session: &Session) -> Option<Way<'_>> {
+        if self.role != Role::Gateway {
+            return None;
+        }
+        let head = session.req_header();
+        let target = head.raw_path();
+        let way = self.shared.routing.find(&Asked { target, method: &head.method, headers: &head.headers })?;
         let is_own = || std::str::from_utf8(route::path_of(target)).is_ok_and(|path| self.shared.control.owns(path, self.role));
-        self.role == Role::Gateway && (target.starts_with(b"/v2/") || (self.shared.routing.covers(target) && !is_own()))
+        (matches!(way, Way::V2) || !is_own()).then_some(way)
     }
 
     /// Finds the service and makes the first pick, so that a refusal costs no connection.
-    fn admit(&self, session: &Session, ctx: &mut Ctx) -> Result<(), Failure> {
+    fn admit(&self, way: Way<'_>, session: &Session, ctx: &mut Ctx) -> Result<(), Failure> {
         let target = session.req_header().raw_path();
         let table = self.shared.table.load();
-        let Plan { service, route, rest_at } = self.shared.routing.plan(target, &table)?;
+        let Plan { service, route, rest_at } = self.shared.routing.plan(way, target, &table)?;
         let timeouts = route.as_ref().and_then(|route| route.timeouts).unwrap_or(service.policy.timeouts);
         let mut forward = Forward {
             service,
@@ -208,15 +213,15 @@ impl ProxyHttp for Edge {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
-        if !self.is_for_service(session) {
+        let Some(way) = self.way(session) else {
             return local::answer(&self.shared.control, self.role, session, ctx).await;
-        }
+        };
         if let Some(limit) = self.shared.settings.body_bytes
             && content_length(session).is_some_and(|length| length > limit)
         {
             return local::fail(session, ctx, &self.shared.metrics, &body_too_large(limit)).await;
         }
-        let Err(failure) = self.admit(session, ctx) else { return Ok(false) };
+        let Err(failure) = self.admit(way, session, ctx) else { return Ok(false) };
         local::fail(session, ctx, &self.shared.metrics, &failure).await
     }
 

@@ -23,6 +23,7 @@ mod mistake;
 mod policy;
 mod raw;
 mod reader;
+mod routes;
 mod routing;
 mod secret;
 mod settings;

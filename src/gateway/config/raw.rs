@@ -123,6 +123,13 @@ impl Document {
         self.values.iter().filter_map(|(key, entries)| Some((key, entries.first()?)))
     }
 
+    /// The names of the values that stand directly below `key`.
+    pub(super) fn names(&self, key: &[String]) -> Vec<String> {
+        let behind = (Bound::Excluded(key), Bound::Unbounded);
+        let below = self.values.range::<[String], _>(behind).map(|(other, _)| other).take_while(|other| other.starts_with(key));
+        below.filter(|other| other.len() == key.len() + 1).map(|other| other[key.len()].clone()).collect()
+    }
+
     /// Tables in which nothing was written.
     pub(super) fn empty_tables(&self) -> impl Iterator<Item = (&Key, &Origin)> {
         self.tables.iter().filter(|(key, _)| {

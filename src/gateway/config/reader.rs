@@ -58,9 +58,7 @@ impl<'a> Reader<'a> {
 
     /// The names of the values that stand directly in this section.
     pub(super) fn names(&self) -> Vec<String> {
-        let depth = self.section.len();
-        let here = |key: &Key| key.len() == depth + 1 && key.starts_with(&self.section);
-        self.document.entries().filter(|(key, _)| here(key)).map(|(key, _)| key[depth].clone()).collect()
+        self.document.names(&self.section)
     }
 
     /// A mistake of this section as a whole; nothing in it is reported as unknown any more.
@@ -75,12 +73,14 @@ impl<'a> Reader<'a> {
 
     /// A mistake about the value of `key` that shows only beside another value.
     pub(super) fn refuse(&mut self, key: &str, message: String) {
-        let key = self.key(key);
-        let origin = match self.document.candidates(&key).first() {
-            Some(entry) => entry.origin.clone(),
-            None => self.document.table_origin(&self.section),
-        };
-        self.mistakes.push(Mistake::new(origin, Some(shown(&key)), message));
+        let origin = self.place(key);
+        self.mistakes.push(Mistake::new(origin, Some(shown(&self.key(key))), message));
+    }
+
+    /// Where the value of `key` stands, or failing that its section.
+    pub(super) fn place(&self, key: &str) -> Origin {
+        let entry = self.document.candidates(&self.key(key)).first();
+        entry.map_or_else(|| self.document.table_origin(&self.section), |entry| entry.origin.clone())
     }
 
     /// A mistake about two values that do not fit together, shown at whichever of them was written.

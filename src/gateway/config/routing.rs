@@ -1,32 +1,14 @@
-//! How requests and names lead to services: the sections `routing`, `routes` and `services`.
+//! How names lead to services: the sections `routing` and `services`.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use vertice_core::endpoint::Endpoint;
 use vertice_core::name::ServiceName;
 use vertice_core::policy::Policy;
-use vertice_core::route::StaticRoute;
 
-use super::policy::{read_policy_of_service, read_timeouts};
-use super::raw::Value;
+use super::policy::read_policy_of_service;
 use super::reader::Reader;
-use super::value;
-
-/// Paths that the gateway answers itself. A route inside one of them could never be reached.
-const OWN_PATHS: [&str; 11] = [
-    "/v2",
-    "/gateway",
-    "/health",
-    "/livez",
-    "/readyz",
-    "/metrics",
-    "/register",
-    "/heartbeat",
-    "/deregister",
-    "/services",
-    "/openapi.json",
-];
+use super::{routes, value};
 
 /// Old names that are shipped with their new ones.
 const SHIPPED_ALIASES: [(&str, &str); 2] =
@@ -70,24 +52,10 @@ pub(super) fn read_services(r: &mut Reader<'_>, base: Policy) -> BTreeMap<Servic
     })
 }
 
-/// The sections `[[routes]]`; a route takes what it does not say itself from its service.
-pub(super) fn read_routes(
-    r: &mut Reader<'_>,
-    base: Policy,
-    services: &BTreeMap<ServiceName, ServiceSettings>,
-) -> Vec<StaticRoute> {
-    let policy_of = |service: &ServiceName| services.get(service).map_or(base, |settings| settings.policy);
-    r.within("routes", |r| {
-        let (indices, mut taken) = (r.children(), Taken::default());
-        let read = |index: &String| r.within(index, |r| read_listed_route(r, index, policy_of, &mut taken));
-        indices.iter().filter_map(read).collect()
-    })
-}
-
 /// Asks for every key of a service, a route and an alias once.
 pub(super) fn read_samples(r: &mut Reader<'_>, base: Policy) {
     r.within("services", |r| r.within("*", |r| ServiceSettings::read(r, base)));
-    r.within("routes", |r| r.within("*", |r| read_route(r, |_| base, &mut Taken::default())));
+    routes::read_sample(r, base);
     r.within("routing", |r| r.within("aliases", |r| r.text("*")));
 }
 
@@ -99,88 +67,6 @@ fn read_service(r: &mut Reader<'_>, name: &str, base: Policy) -> Option<(Service
             None
         }
     }
-}
-
-/// What earlier routes have, because no two may have the same.
-#[derive(Default)]
-struct Taken {
-    names: Vec<String>,
-    prefixes: Vec<String>,
-}
-
-fn read_listed_route(
-    r: &mut Reader<'_>,
-    index: &str,
-    policy_of: impl Fn(&ServiceName) -> Policy,
-    taken: &mut Taken,
-) -> Option<StaticRoute> {
-    if index.parse::<u64>().is_err() {
-        r.refuse_section("routes is a list without names: write [[routes]]".to_owned());
-        return None;
-    }
-    read_route(r, policy_of, taken)
-}
-
-fn read_route(r: &mut Reader<'_>, policy_of: impl Fn(&ServiceName) -> Policy, taken: &mut Taken) -> Option<StaticRoute> {
-    let name = required(r, "name", value::label);
-    let prefix = required(r, "prefix", free_prefix);
-    let service = required(r, "service", |value| value::service_name(value::text(value)?));
-    let rewrite = read_rewrite(r);
-    let preserve_host = r.optional_boolean("preserve_host");
-    let base = service.as_ref().map_or_else(Policy::default, policy_of).timeouts;
-    let timeouts = r.within("timeouts", |r| read_timeouts(r, base));
-    check_unique(r, "name", name.as_ref(), &mut taken.names);
-    check_unique(r, "prefix", prefix.as_ref(), &mut taken.prefixes);
-    if name.as_deref() == Some("v2") {
-        r.refuse("name", "\"v2\" is the name of the built-in route".to_owned());
-    }
-    Some(StaticRoute {
-        name: name?.into(),
-        prefix: prefix?.into(),
-        service: service?,
-        rewrite,
-        timeouts: (timeouts != base).then_some(timeouts),
-        preserve_host,
-    })
-}
-
-fn required<T>(r: &mut Reader<'_>, key: &str, parse: impl Fn(&Value) -> Result<T, String>) -> Option<T> {
-    if r.is_absent(key) {
-        r.refuse(key, "missing".to_owned());
-    }
-    r.value(key, parse)
-}
-
-/// `strip` is a rewrite to nothing, which as a path is `/`.
-fn read_rewrite(r: &mut Reader<'_>) -> Option<Arc<str>> {
-    let strip = r.boolean("strip", false);
-    let rewrite = r.value("rewrite", value::path_prefix);
-    match rewrite {
-        Some(_) if strip => {
-            r.refuse("strip", "strip and rewrite exclude each other".to_owned());
-            None
-        }
-        Some(rewrite) => Some(rewrite.into()),
-        None => strip.then(|| "/".into()),
-    }
-}
-
-fn free_prefix(value: &Value) -> Result<String, String> {
-    let prefix = value::path_prefix(value)?;
-    let inside = |own: &&str| prefix.strip_prefix(*own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    match OWN_PATHS.into_iter().find(|own| inside(own)) {
-        Some(own) => Err(format!("{prefix:?} cannot be routed: the gateway answers {own} itself")),
-        None => Ok(prefix),
-    }
-}
-
-/// Refuses the value of `key` when an earlier route has it too.
-fn check_unique(r: &mut Reader<'_>, key: &str, value: Option<&String>, taken: &mut Vec<String>) {
-    let Some(value) = value else { return };
-    if taken.contains(value) {
-        r.refuse(key, format!("{value:?} is the {key} of an earlier route too"));
-    }
-    taken.push(value.clone());
 }
 
 /// The shipped aliases with those of the file over them; a name that leads to itself is none.

@@ -17,6 +17,7 @@ use vertice_core::route::StaticRoute;
 use super::policy::read_policy;
 use super::raw::Value;
 use super::reader::Reader;
+use super::routes;
 use super::routing::{self, RoutingSettings, ServiceSettings};
 use super::secret::Token;
 use super::source;
@@ -52,7 +53,7 @@ pub struct Config {
     pub store: StoreSettings,
     /// How names lead to services.
     pub routing: RoutingSettings,
-    /// The static routes, in the order of the file; no two have the same name or prefix.
+    /// The static routes, in the order of the file; no two have the same name, and none can be in another's way.
     pub routes: Vec<StaticRoute>,
     /// What was configured for single services.
     pub services: BTreeMap<ServiceName, ServiceSettings>,
@@ -92,7 +93,7 @@ impl Config {
             health: r.within("health", HealthSettings::read),
             store: r.within("store", StoreSettings::read),
             routing: r.within("routing", RoutingSettings::read),
-            routes: routing::read_routes(r, policy, &services),
+            routes: routes::read_routes(r, policy, &services),
             services,
             env_services: BTreeMap::new(),
             shutdown: r.within("shutdown", ShutdownSettings::read),

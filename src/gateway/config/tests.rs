@@ -8,6 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use vertice_core::name::ServiceName;
 use vertice_core::policy::Algorithm;
+use vertice_core::route::{PathPattern, StaticRoute};
 
 use super::raw::{Document, shown};
 use super::source::{known_keys, parse_with};
@@ -53,6 +54,7 @@ fn the_shipped_file_has_every_key_and_no_other() {
     let general = |key: &Vec<String>| {
         let mut key = key.clone();
         match key[0].as_str() {
+            "routes" if key[2] == "headers" => (key[1], key[3]) = ("*".to_owned(), "*".to_owned()),
             "services" | "routes" => key[1] = "*".to_owned(),
             "routing" if key.len() == 3 => key[2] = "*".to_owned(),
             _ => {}
@@ -62,7 +64,9 @@ fn the_shipped_file_has_every_key_and_no_other() {
     let documented: BTreeSet<String> = document.entries().map(|(key, _)| general(key)).collect();
     let known: BTreeSet<String> = known_keys().iter().map(|key| shown(key)).collect();
     assert_eq!(documented, known);
-    for key in ["services.<name>.url", "routes[n].prefix", "routing.aliases.<name>", "registry.token_file"] {
+    for key in
+        ["services.<name>.url", "routes[n].prefix", "routes[n].headers.<name>", "routing.aliases.<name>", "registry.token_file"]
+    {
         assert!(known.contains(key), "{key}");
     }
 }
@@ -72,7 +76,7 @@ fn the_examples_of_the_shipped_file_are_valid() {
     let alternatives = |line: &&str| !["token_file", "url_file", "password_file"].iter().any(|key| line.starts_with(key));
     let text: String = uncommented().lines().filter(alternatives).map(|line| line.to_owned() + "\n").collect();
     let config = read(&text, &[]);
-    assert_eq!(config.routes.len(), 1);
+    assert_eq!(config.routes.len(), 2);
     assert_eq!(config.services.len(), 1);
     assert_eq!(config.registry.token.len(), 1);
     assert!(config.store.redis.is_some());
@@ -197,7 +201,7 @@ fn variables_reach_lists_services_routes_and_aliases() {
     assert_eq!(config.policy_of(&name("my-svc")).algorithm, Algorithm::RoundRobin);
     assert_eq!(config.policy_of(&name("unheard_of")), config.policy);
     assert_eq!(config.services[&name("other")].url.as_ref().unwrap().to_string(), "http://b:1/x");
-    assert_eq!(&*config.routes[0].prefix, "/s");
+    assert_eq!(config.routes[0].pattern.path.as_str(), "/s");
     assert_eq!(config.routing.aliases.len(), 3);
 }
 
@@ -219,16 +223,36 @@ fn timeouts_come_from_route_service_and_default_in_this_order() {
     assert_eq!(config.policy.timeouts.request, Some(Duration::from_secs(9)));
 }
 
+/// The only route of a file.
+fn route(more: &str) -> StaticRoute {
+    read(&format!("[[routes]]\nname = 'a'\nservice = 'svc'\n{more}\n"), &[]).routes.remove(0)
+}
+
 #[test]
 fn prefixes_are_kept_stripped_or_rewritten() {
-    let route = |more: &str| {
-        let text = format!("[[routes]]\nname = 'a'\nprefix = '/a/'\nservice = 'svc'\n{more}\n");
-        read(&text, &[]).routes.remove(0).rewrite
-    };
-    assert_eq!(route(""), None);
-    assert_eq!(route("strip = false"), None);
-    assert_eq!(route("strip = true").as_deref(), Some("/"));
-    assert_eq!(route("rewrite = '/b/'").as_deref(), Some("/b"));
+    let rewrite = |more: &str| route(more).rewrite;
+    assert_eq!(rewrite("prefix = '/a/'"), None);
+    assert_eq!(rewrite("prefix = '/a/'\nstrip = false"), None);
+    assert_eq!(rewrite("prefix = '/a/'\nstrip = true").as_deref(), Some("/"));
+    assert_eq!(rewrite("prefix = '/a/'\nrewrite = '/b/'").as_deref(), Some("/b"));
+    assert_eq!(rewrite("path = '/a/'\nrewrite = '/b/'").as_deref(), Some("/b/"), "a whole path becomes a whole path");
+}
+
+#[test]
+fn routes_take_what_their_keys_say_together() {
+    let everything = route(
+        "host = ['Shop.Example.com.', '*.example.org']\npath = '/a/'\nmethods = ['GET', 'HEAD']\n\
+         headers = { X-Canary = '1', accept-language = '*' }",
+    );
+    let shown: Vec<String> = everything.pattern.hosts.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["shop.example.com", "*.example.org"]);
+    assert_eq!(everything.pattern.path, PathPattern::Exact("/a/".into()));
+    assert_eq!(everything.pattern.methods.join(" "), "GET HEAD");
+    let headers = everything.pattern.headers.iter().map(|header| (&*header.name, header.value.as_deref()));
+    assert_eq!(headers.collect::<Vec<_>>(), [("x-canary", Some("1")), ("accept-language", None)]);
+    let host_alone = route("host = '*.example.org'").pattern;
+    assert_eq!((host_alone.path, host_alone.hosts.len()), (PathPattern::Prefix("/".into()), 1));
+    assert!(host_alone.methods.is_empty() && host_alone.headers.is_empty());
 }
 
 #[test]
@@ -362,9 +386,34 @@ fn the_token_warning_disappears_with_a_token_or_without_writers() {
 
 /// Keys and values that come near to what is meant, so that the search does not end at the first syntax error.
 fn plausible_text() -> impl Strategy<Value = String> {
-    let sections = ["gateway", "registry", "limits", "timeouts", "store.redis", "services.abc", "routing.aliases", "routes"];
-    let keys =
-        ["listen", "token", "connect", "url", "prefix", "name", "head_bytes", "sentinels", "x", "\"a.b\"", "timeouts.connect"];
+    let sections = [
+        "gateway",
+        "registry",
+        "limits",
+        "timeouts",
+        "store.redis",
+        "services.abc",
+        "routing.aliases",
+        "routes",
+        "routes.headers",
+    ];
+    let keys = [
+        "listen",
+        "token",
+        "connect",
+        "url",
+        "prefix",
+        "path",
+        "host",
+        "methods",
+        "headers",
+        "name",
+        "head_bytes",
+        "sentinels",
+        "x",
+        "\"a.b\"",
+        "timeouts.connect",
+    ];
     let value = prop_oneof![
         "\"[^\"\\\\\\x00-\\x1f\\x7f]{0,20}\"",
         "-?[0-9]{1,25}",

@@ -110,17 +110,28 @@ pub(super) fn label(value: &Value) -> Result<String, String> {
     }
 }
 
-/// A path or the beginning of one: `/api/search`; a slash at the end does not count.
-pub(super) fn path_prefix(value: &Value) -> Result<String, String> {
+/// A whole path: `/api/search`; with a slash at its end it is another one.
+pub(super) fn path(value: &Value) -> Result<String, String> {
     let text = text(value)?;
     let sendable = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\\".contains(&byte));
     let plain = !text.contains("//") && text.split('/').all(|part| part != "." && part != "..");
     if text.starts_with('/') && sendable && plain && text.len() <= 1024 {
-        let trimmed = text.strip_suffix('/').unwrap_or(text);
-        Ok(if trimmed.is_empty() { "/" } else { trimmed }.to_owned())
+        Ok(text.to_owned())
     } else {
         Err(format!("{} is not a path; it begins with one '/', and has no '//', '..', '?', '#' or spaces", given(value)))
     }
+}
+
+/// A path or the beginning of one: `/api/search`; a slash at the end does not count.
+pub(super) fn path_prefix(value: &Value) -> Result<String, String> {
+    let path = path(value)?;
+    let trimmed = path.strip_suffix('/').unwrap_or(&path);
+    Ok(if trimmed.is_empty() { "/" } else { trimmed }.to_owned())
+}
+
+/// `tchar` (RFC 9110 §5.6.2): what methods and names of header fields are made of.
+pub(super) fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// The base URL of a service, `http://host[:port][/prefix]`. A refusal does not repeat it: it may hold a password.
@@ -277,11 +288,12 @@ mod tests {
 
     #[test]
     fn prefixes_are_plain_paths() {
-        let path = |text: &str| path_prefix(&written(text)).ok();
-        assert_eq!(path("/api/x/").as_deref(), Some("/api/x"));
-        assert_eq!(path("/").as_deref(), Some("/"));
+        let prefix = |text: &str| path_prefix(&written(text)).ok();
+        assert_eq!(prefix("/api/x/").as_deref(), Some("/api/x"));
+        assert_eq!(prefix("/").as_deref(), Some("/"));
+        assert_eq!(path(&written("/api/x/")).as_deref(), Ok("/api/x/"), "a whole path is kept");
         for bad in ["", "api", "//", "/a//b", "/a/../b", "/a?b", "/a b", "/ä", "/a\\b"] {
-            assert_eq!(path(bad), None, "{bad}");
+            assert_eq!(prefix(bad), None, "{bad}");
         }
     }
 }

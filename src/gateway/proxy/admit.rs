@@ -1,12 +1,13 @@
-//! From a request's target to a service.
+//! From a request to a service.
 
 use super::fail::Failure;
 use crate::aliases::Aliases;
 use crate::telemetry::service::RouteMetrics;
 use crate::upstream::{Hung, Service};
+use http::{HeaderMap, Method, header};
 use std::collections::HashMap;
 use std::sync::Arc;
-use vertice_core::route::{self, StaticRoute, StaticRoutes};
+use vertice_core::route::{self, Incoming, Match, StaticRoute, StaticRoutes};
 use vertice_core::table::Snapshot;
 
 /// What the operator configured about finding services.
@@ -28,6 +29,26 @@ pub struct Plan {
     pub rest_at: usize,
 }
 
+/// What of a request decides where it goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The target in origin-form.
+    pub target: &'a [u8],
+    /// The method.
+    pub method: &'a Method,
+    /// The header fields.
+    pub headers: &'a HeaderMap,
+}
+
+/// How a request leads to a service.
+#[derive(Clone, Copy, Debug)]
+pub enum Way<'a> {
+    /// Its target names the service: `/v2/<service>/…`.
+    V2,
+    /// A configured route matches.
+    Route(Match<'a>),
+}
+
 impl Routing {
     /// Routes and aliases. `seed` keeps clients from choosing paths that collide.
     #[must_use]
@@ -42,27 +63,45 @@ impl Routing {
         self.counters.get(&route.name)
     }
 
-    /// Whether this target is for a service at all: under `/v2/`, or matched by a route.
+    /// Which way leads from the request to a service; none when it is not for a service at all.
     #[must_use]
-    pub fn covers(&self, target: &[u8]) -> bool {
-        target.starts_with(b"/v2/") || self.routes.find(target).is_some()
+    pub fn find(&self, request: &Asked<'_>) -> Option<Way<'_>> {
+        if request.target.starts_with(b"/v2/") { Some(Way::V2) } else { self.routes.find(request).map(Way::Route) }
     }
 
-    /// Finds the service of a target.
+    /// Finds the service at the end of the way.
     ///
     /// # Errors
-    /// `not_found` when the target leads nowhere, `no_route` when it names a service that nobody knows.
-    pub fn plan(&self, target: &[u8], table: &Snapshot<Hung>) -> Result<Plan, Failure> {
-        if target.starts_with(b"/v2/") {
+    /// `not_found` when the target names no service, `no_route` when nobody knows the one it names.
+    pub fn plan(&self, way: Way<'_>, target: &[u8], table: &Snapshot<Hung>) -> Result<Plan, Failure> {
+        let Way::Route(found) = way else {
             let Some(v2) = route::split_v2(target) else { return Err(Failure::not_found()) };
             let rest_at = target.len() - v2.rest.len();
             let service = self.aliases.resolve(v2.service, table).ok_or_else(|| Failure::no_route(v2.service))?;
             return Ok(Plan { service: service.clone(), route: None, rest_at });
-        }
-        let found = self.routes.find(target).ok_or_else(Failure::not_found)?;
+        };
         let name = found.route.service.as_str();
         let service = self.aliases.resolve(name, table).ok_or_else(|| Failure::no_route(name))?;
         let rest_at = if found.route.rewrite.is_some() { found.rest_at } else { 0 };
         Ok(Plan { service: service.clone(), route: Some(found.route.clone()), rest_at })
+    }
+}
+
+impl Incoming for Asked<'_> {
+    fn target(&self) -> &[u8] {
+        self.target
+    }
+
+    fn method(&self) -> &str {
+        self.method.as_str()
+    }
+
+    /// A target in absolute-form has been checked to name the same host.
+    fn host(&self) -> &[u8] {
+        self.headers.get(header::HOST).map_or(b"", |host| host.as_bytes())
+    }
+
+    fn lines(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        self.headers.get_all(name).into_iter().map(|value| value.as_bytes())
     }
 }

@@ -6,3 +6,4 @@ mod headers;
 mod malformed;
 mod methods;
 mod paths;
+mod routes;
