@@ -361,7 +361,8 @@ fn paths_of(code: &str, file: &str) -> Vec<String> {
     let mut mentioned = Vec::new();
     let mut at = 0;
     while at < tokens.len() {
-        if tokens[at] == "use" {
+        // `use<…>` names what a type captures and imports nothing.
+        if tokens[at] == "use" && tokens.get(at + 1) != Some(&"<") {
             at = use_tree(&tokens, at + 1, "", &mut imports);
         } else if is_word(tokens[at]) {
             let mut path = tokens[at].to_owned();
@@ -508,6 +509,7 @@ mod tests {
             ("src/gateway/edge/ending.rs", "use pingora::proxy::Session;"),
             ("src/gateway/clock.rs", "use std::time::Instant; fn f() { Instant::now(); }"),
             ("src/gateway/server.rs", "use std::time::Instant; fn f(at: Instant) {}"),
+            ("src/gateway/server.rs", "fn f() -> impl Fn() + use<> { || { g(); } }"),
             ("src/gateway/server.rs", "// std::env::var\nlet x = \"pingora::x\"; /* redis::y */"),
             ("src/gateway/server.rs", "fn f() {}\n#[cfg(test)]\nmod tests { use std::env; }"),
             ("tests/e2e/main.rs", "use std::time::Instant; let x = Instant::now();"),

@@ -42,13 +42,13 @@ impl Wake {
     }
 
     /// Something to call with the result of a health probe. Results of earlier hearers are forgotten.
-    pub(super) fn health_hearer(&mut self) -> io::Result<impl FnMut(Status) + Send + use<>> {
+    pub(super) fn health_hearer(&mut self) -> io::Result<Box<dyn FnMut(Status) + Send>> {
         self.health = Arc::default();
         let (health, rope) = (Arc::clone(&self.health), self.rope.try_clone()?);
-        Ok(move |status| {
+        Ok(Box::new(move |status| {
             *health.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
             let _ = io::Write::write(&mut &rope, &[1]);
-        })
+        }))
     }
 
     /// Sleeps until something happens, at most this long.
