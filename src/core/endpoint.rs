@@ -1,5 +1,6 @@
 //! Where an instance listens, and which addresses nobody may register.
 
+use crate::rule::BrokenRule;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -58,17 +59,17 @@ impl Endpoint {
     ///
     /// # Errors
     /// A sentence naming what is wrong with the text.
-    pub fn parse(text: &str) -> Result<Self, EndpointError> {
+    pub fn parse(text: &str) -> Result<Self, BrokenRule> {
         if text.len() > 2048 {
-            return Err(EndpointError("must not be longer than 2048 characters"));
+            return Err(BrokenRule("must not be longer than 2048 characters"));
         }
         let (scheme, rest) = split_scheme(text)?;
         if rest.contains(['?', '#']) {
-            return Err(EndpointError("must have no query and no fragment"));
+            return Err(BrokenRule("must have no query and no fragment"));
         }
         let (authority, prefix) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         if authority.contains('@') {
-            return Err(EndpointError("must have no user information"));
+            return Err(BrokenRule("must have no user information"));
         }
         let (host, port) = split_port(authority)?;
         let port = match port {
@@ -133,18 +134,6 @@ impl fmt::Display for Host {
         }
     }
 }
-
-/// What is wrong with an endpoint, as the end of a sentence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EndpointError(pub &'static str);
-
-impl fmt::Display for EndpointError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl std::error::Error for EndpointError {}
 
 /// Why no instance may be reached at `address`: it would let a registrant aim the gateway at the host's own metadata
 /// service, or at everybody (SSRF). `None` when it is fine.
@@ -275,18 +264,18 @@ fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     }
 }
 
-fn split_scheme(text: &str) -> Result<(Scheme, &str), EndpointError> {
-    let (scheme, rest) = text.split_once("://").ok_or(EndpointError("must start with http:// or https://"))?;
+fn split_scheme(text: &str) -> Result<(Scheme, &str), BrokenRule> {
+    let (scheme, rest) = text.split_once("://").ok_or(BrokenRule("must start with http:// or https://"))?;
     match scheme.to_ascii_lowercase().as_str() {
         "http" => Ok((Scheme::Http, rest)),
         "https" => Ok((Scheme::Https, rest)),
-        _ => Err(EndpointError("must start with http:// or https://")),
+        _ => Err(BrokenRule("must start with http:// or https://")),
     }
 }
 
-fn split_port(authority: &str) -> Result<(&str, Option<u16>), EndpointError> {
+fn split_port(authority: &str) -> Result<(&str, Option<u16>), BrokenRule> {
     let host_end = if authority.starts_with('[') {
-        authority.find(']').map(|at| at + 1).ok_or(EndpointError("has an unclosed '['"))?
+        authority.find(']').map(|at| at + 1).ok_or(BrokenRule("has an unclosed '['"))?
     } else {
         authority.find(':').unwrap_or(authority.len())
     };
@@ -294,39 +283,39 @@ fn split_port(authority: &str) -> Result<(&str, Option<u16>), EndpointError> {
     if port.is_empty() {
         return Ok((host, None));
     }
-    let digits = port.strip_prefix(':').ok_or(EndpointError("must have the form host or host:port"))?;
+    let digits = port.strip_prefix(':').ok_or(BrokenRule("must have the form host or host:port"))?;
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(EndpointError("has a port that is not a number"));
+        return Err(BrokenRule("has a port that is not a number"));
     }
     match digits.parse() {
-        Ok(0) => Err(EndpointError("must not have port 0")),
+        Ok(0) => Err(BrokenRule("must not have port 0")),
         Ok(port) => Ok((host, Some(port))),
-        Err(_) => Err(EndpointError("has a port above 65535")),
+        Err(_) => Err(BrokenRule("has a port above 65535")),
     }
 }
 
-fn parse_host(host: &str) -> Result<Host, EndpointError> {
+fn parse_host(host: &str) -> Result<Host, BrokenRule> {
     if host.is_empty() {
-        return Err(EndpointError("must have a host"));
+        return Err(BrokenRule("must have a host"));
     }
     if let Some(inner) = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
-        let address: Ipv6Addr = inner.parse().map_err(|_| EndpointError("has an invalid IPv6 address"))?;
+        let address: Ipv6Addr = inner.parse().map_err(|_| BrokenRule("has an invalid IPv6 address"))?;
         return Ok(Host::Address(IpAddr::V6(address)));
     }
     if ends_in_number(host) {
-        let address = parse_loose_v4(host).ok_or(EndpointError("has an invalid IPv4 address"))?;
+        let address = parse_loose_v4(host).ok_or(BrokenRule("has an invalid IPv4 address"))?;
         return Ok(Host::Address(IpAddr::V4(address)));
     }
     parse_host_name(host)
 }
 
 /// RFC 1123 §2.1 names, with the underscore that container names use.
-fn parse_host_name(host: &str) -> Result<Host, EndpointError> {
+fn parse_host_name(host: &str) -> Result<Host, BrokenRule> {
     let name = host.strip_suffix('.').unwrap_or(host);
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
     let label = |l: &str| (1..=63).contains(&l.len()) && l.bytes().all(allowed) && !l.starts_with('-') && !l.ends_with('-');
     if name.len() > 253 || !name.split('.').all(label) {
-        return Err(EndpointError("has an invalid host name"));
+        return Err(BrokenRule("has an invalid host name"));
     }
     Ok(Host::Name(name.to_ascii_lowercase().into()))
 }
@@ -369,14 +358,14 @@ fn parse_number(text: &str) -> Option<u64> {
     u64::from_str_radix(digits, radix).ok()
 }
 
-fn parse_prefix(prefix: &str) -> Result<Arc<str>, EndpointError> {
+fn parse_prefix(prefix: &str) -> Result<Arc<str>, BrokenRule> {
     let prefix = prefix.trim_end_matches('/');
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/%".contains(&b);
     if !prefix.bytes().all(allowed) {
-        return Err(EndpointError("has a path with characters that are not allowed in one"));
+        return Err(BrokenRule("has a path with characters that are not allowed in one"));
     }
     if prefix.split('/').any(|segment| segment == "." || segment == "..") {
-        return Err(EndpointError("has a path with dot segments"));
+        return Err(BrokenRule("has a path with dot segments"));
     }
     Ok(prefix.into())
 }

@@ -24,6 +24,7 @@ pub mod policy;
 pub mod reason;
 pub mod registry;
 pub mod route;
+pub mod rule;
 pub mod seed;
 pub mod status;
 pub mod table;

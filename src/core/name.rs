@@ -1,5 +1,6 @@
 //! Names: what services and instances are called, and how other spellings of a service's name lead to it.
 
+use crate::rule::BrokenRule;
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
@@ -13,19 +14,19 @@ impl ServiceName {
     ///
     /// # Errors
     /// A sentence naming the rule that the text breaks.
-    pub fn parse(text: &str) -> Result<Self, NameError> {
+    pub fn parse(text: &str) -> Result<Self, BrokenRule> {
         if !(3..=64).contains(&text.len()) {
-            return Err(NameError("must be 3 to 64 characters long"));
+            return Err(BrokenRule("must be 3 to 64 characters long"));
         }
         if text.bytes().any(|b| b.is_ascii_uppercase()) {
-            return Err(NameError("must be lower case"));
+            return Err(BrokenRule("must be lower case"));
         }
         let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
         if !text.bytes().all(inner) {
-            return Err(NameError("may contain only a-z, 0-9, '_' and '-'"));
+            return Err(BrokenRule("may contain only a-z, 0-9, '_' and '-'"));
         }
         if text.starts_with(['_', '-']) {
-            return Err(NameError("must start with a letter or a digit"));
+            return Err(BrokenRule("must start with a letter or a digit"));
         }
         Ok(Self(text.into()))
     }
@@ -58,13 +59,13 @@ impl InstanceId {
     ///
     /// # Errors
     /// A sentence naming the rule that the text breaks.
-    pub fn parse(text: &str) -> Result<Self, NameError> {
+    pub fn parse(text: &str) -> Result<Self, BrokenRule> {
         if !(1..=128).contains(&text.len()) {
-            return Err(NameError("must be 1 to 128 characters long"));
+            return Err(BrokenRule("must be 1 to 128 characters long"));
         }
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._:[]-".contains(&b);
         if !text.bytes().all(allowed) {
-            return Err(NameError("may contain only letters, digits and . _ : [ ] -"));
+            return Err(BrokenRule("may contain only letters, digits and . _ : [ ] -"));
         }
         Ok(Self(text.into()))
     }
@@ -94,18 +95,6 @@ impl fmt::Display for InstanceId {
         f.write_str(&self.0)
     }
 }
-
-/// Which rule a name breaks, as the end of a sentence: "… must be lower case".
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NameError(pub &'static str);
-
-impl fmt::Display for NameError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl std::error::Error for NameError {}
 
 /// Turns an environment-style spelling into the service's name: `MAXIMUS_CORE_SERVICE_URL` → `maximus_core_service`.
 ///
