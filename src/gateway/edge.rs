@@ -16,7 +16,7 @@ use crate::proxy::client::{Client, Forwarding};
 use crate::proxy::ctx::{Ctx, Forward};
 use crate::proxy::fail::Failure;
 use crate::proxy::headers;
-use crate::proxy::watch::Watchdog;
+use crate::proxy::watch::{Watch, Watchdog};
 use crate::random::random;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::Metrics;
@@ -39,6 +39,7 @@ use vertice_core::backoff::Backoff;
 use vertice_core::outcome::Ending;
 use vertice_core::reason::Reason;
 use vertice_core::route;
+use vertice_core::time::Moment;
 
 /// What the full lane was configured with.
 #[derive(Clone, Debug)]
@@ -118,7 +119,6 @@ impl Edge {
             attempt: None,
             stale_retried: false,
             request_sent: false,
-            unwritten: 0,
         };
         let name = forward.service.name.as_str();
         let first = Attempt::start(&forward.service, &mut forward.tried);
@@ -161,23 +161,14 @@ impl Edge {
         Some(peer)
     }
 
-    /// The instance has until then to do something; sooner if the whole request is bounded.
-    fn due(ctx_started: vertice_core::time::Moment, forward: &Forward, within: Duration) -> vertice_core::time::Moment {
-        let due = clock::mono().plus(within);
-        // A tunnel has no end to wait for.
-        let whole = forward.timeouts.request.filter(|_| !forward.is_tunnel);
-        whole.map_or(due, |whole| due.min(ctx_started.plus(whole)))
-    }
-
     /// The next bytes are the instance's to send: within the tunnel's bound, or that of an answer.
     fn expect_more(ctx: &Ctx) {
         Self::expect(ctx, |forward| if forward.is_tunnel { forward.timeouts.tunnel_idle } else { forward.timeouts.silence });
     }
 
     fn expect(ctx: &Ctx, within: impl FnOnce(&Forward) -> Duration) {
-        let Some(forward) = &ctx.forward else { return };
-        if let Some(watch) = forward.attempt.as_ref().and_then(|attempt| attempt.watch.as_ref()) {
-            watch.expect_by(Self::due(ctx.started.mono, forward, within(forward)));
+        if let (Some(watch), Some(forward)) = (watch(ctx), &ctx.forward) {
+            watch.expect_by(clock::mono().plus(within(forward)));
         }
     }
 }
@@ -257,13 +248,12 @@ impl ProxyHttp for Edge {
         let started = ctx.started.mono;
         let Some(forward) = &mut ctx.forward else { return Ok(()) };
         // Until the request has been sent the client's own limits apply, and the bound on the whole request.
-        let due =
-            forward.timeouts.request.map_or(vertice_core::time::Moment::from_nanos(u64::MAX), |whole| started.plus(whole));
+        let end = forward.timeouts.request.map_or(Moment::from_nanos(u64::MAX), |whole| started.plus(whole));
         if let Some(attempt) = &mut forward.attempt {
             let tunnel_socket = attempt.tunnel_socket.take().and_then(|socket| socket.lock().take());
             attempt.watch = match tunnel_socket {
-                Some(socket) => Some(self.shared.watchdog.watch_socket(socket, due)),
-                None => self.shared.watchdog.watch(fd, due),
+                Some(socket) => Some(self.shared.watchdog.watch_socket(socket, end)),
+                None => self.shared.watchdog.watch(fd, end),
             };
         }
         Ok(())
@@ -350,6 +340,9 @@ impl ProxyHttp for Edge {
         forward.is_tunnel = is_tunnel;
         if let Some(attempt) = &mut forward.attempt {
             attempt.answered();
+            if let (true, Some(watch)) = (is_tunnel, &attempt.watch) {
+                watch.lift_end();
+            }
             if is_tunnel {
                 // A tunnel may last for hours; that it was opened is the news.
                 attempt.end(Ending::Answered { status: status.as_u16() });
@@ -359,36 +352,18 @@ impl ProxyHttp for Edge {
         Ok(())
     }
 
-    /// Bytes came from the instance. Until they are on their way to the client, a slow client keeps Pingora from reading
-    /// more, which is not the instance's fault.
+    /// Bytes came from the instance. How long the client takes them is not the instance's business.
     fn upstream_response_body_filter(
         &self,
         _session: &mut Session,
         _body: &mut Option<Bytes>,
-        _end_of_stream: bool,
+        end_of_stream: bool,
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
-        if let Some(forward) = &mut ctx.forward {
-            forward.unwritten += 1;
-            if let Some(watch) = forward.attempt.as_ref().and_then(|attempt| attempt.watch.as_ref()) {
-                watch.pause();
-            }
-        }
-        Ok(None)
-    }
-
-    fn response_body_filter(
-        &self,
-        _session: &mut Session,
-        _body: &mut Option<Bytes>,
-        _end_of_stream: bool,
-        ctx: &mut Ctx,
-    ) -> Result<Option<Duration>> {
-        if let Some(forward) = &mut ctx.forward {
-            forward.unwritten = forward.unwritten.saturating_sub(1);
-            if forward.unwritten == 0 {
-                Self::expect_more(ctx);
-            }
+        if !end_of_stream {
+            Self::expect_more(ctx);
+        } else if let Some(watch) = watch(ctx) {
+            watch.pause();
         }
         Ok(None)
     }
@@ -498,6 +473,10 @@ impl std::fmt::Debug for Edge {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Edge").field("role", &self.role).finish_non_exhaustive()
     }
+}
+
+fn watch(ctx: &Ctx) -> Option<&Watch> {
+    ctx.forward.as_ref()?.attempt.as_ref()?.watch.as_deref()
 }
 
 fn content_length(session: &Session) -> Option<u64> {

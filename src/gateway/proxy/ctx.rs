@@ -58,8 +58,6 @@ pub struct Forward {
     pub stale_retried: bool,
     /// The whole request has been handed to the instance.
     pub request_sent: bool,
-    /// Pieces of the answer that came from the instance and are not on their way to the client yet.
-    pub unwritten: u32,
 }
 
 impl Ctx {

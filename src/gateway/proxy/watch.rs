@@ -6,8 +6,12 @@
 //! [`Watch`]: a moment by which something must have happened, moved forward by a plain store whenever it does. A sweeper
 //! looks at all watches now and then, and shuts the socket down where the moment has passed; the lane then sees a broken
 //! connection and finds [`Watch::has_fired`].
+//!
+//! While the client is slow to take an answer, nobody reads from the instance, which is no silence of its: then its bytes wait
+//! in the socket, and the sweeper sees them there.
 
 use parking_lot::Mutex;
+use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -25,11 +29,12 @@ pub struct Watch {
     /// closed its own descriptor and the number was given away again.
     socket: TcpStream,
     due_ms: AtomicU64,
+    end_ms: AtomicU64,
     fired: AtomicBool,
 }
 
 impl Watch {
-    /// Something must happen by then.
+    /// The instance must have sent something by then.
     pub fn expect_by(&self, due: Moment) {
         self.due_ms.store(due.millis(), Ordering::Relaxed);
     }
@@ -39,6 +44,11 @@ impl Watch {
         self.due_ms.store(u64::MAX, Ordering::Relaxed);
     }
 
+    /// The attempt may last for ever.
+    pub fn lift_end(&self) {
+        self.end_ms.store(u64::MAX, Ordering::Relaxed);
+    }
+
     /// Whether the connection was shut down because nothing happened.
     #[must_use]
     pub fn has_fired(&self) -> bool {
@@ -46,10 +56,17 @@ impl Watch {
     }
 
     fn check(&self, now: Moment) {
-        if now.millis() >= self.due_ms.load(Ordering::Relaxed) && !self.fired.swap(true, Ordering::AcqRel) {
+        let has_passed = |at_ms: &AtomicU64| now.millis() >= at_ms.load(Ordering::Relaxed);
+        let is_over = has_passed(&self.end_ms) || (has_passed(&self.due_ms) && self.is_silent());
+        if is_over && !self.fired.swap(true, Ordering::AcqRel) {
             // It may be closed already, which is as good.
             let _ = self.socket.shutdown(Shutdown::Both);
         }
+    }
+
+    /// Whether nothing waits to be read: no byte, no end, no error. The lane's socket does not block, nor does a duplicate.
+    fn is_silent(&self) -> bool {
+        self.socket.peek(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 
@@ -64,9 +81,10 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// Watches over the connection behind `fd`, which must be open during the call. `None` when no descriptor is left.
+    /// Watches over the connection behind `fd`, which must be open during the call: the attempt is over at `end`, and nothing
+    /// is expected of the instance yet. `None` when no descriptor is left.
     #[must_use]
-    pub fn watch(&self, fd: RawFd, due: Moment) -> Option<Arc<Watch>> {
+    pub fn watch(&self, fd: RawFd, end: Moment) -> Option<Arc<Watch>> {
         if fd < 0 {
             return None;
         }
@@ -74,13 +92,14 @@ impl Watchdog {
         // SAFETY: the caller has the descriptor from `connected_to_upstream`, which holds the connection while it runs.
         let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
         let socket = TcpStream::from(borrowed.try_clone_to_owned().ok()?);
-        Some(self.watch_socket(socket, due))
+        Some(self.watch_socket(socket, end))
     }
 
     /// Watches over the connection that `socket` is a duplicate of.
     #[must_use]
-    pub fn watch_socket(&self, socket: TcpStream, due: Moment) -> Arc<Watch> {
-        let watch = Arc::new(Watch { socket, due_ms: AtomicU64::new(due.millis()), fired: AtomicBool::new(false) });
+    pub fn watch_socket(&self, socket: TcpStream, end: Moment) -> Arc<Watch> {
+        let (due_ms, end_ms) = (AtomicU64::new(u64::MAX), AtomicU64::new(end.millis()));
+        let watch = Arc::new(Watch { socket, due_ms, end_ms, fired: AtomicBool::new(false) });
         let shard = self.next.fetch_add(1, Ordering::Relaxed) % SHARDS;
         self.shards[shard].lock().push(Arc::downgrade(&watch));
         watch
@@ -102,18 +121,30 @@ impl Watchdog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read;
+    use std::io::{Read, Write};
     use std::net::TcpListener;
     use std::os::fd::AsRawFd;
 
+    /// Our end of a connection, as the lane has it, and the instance's.
+    fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        ours.set_nonblocking(true).unwrap();
+        (ours, listener.accept().unwrap().0)
+    }
+
+    const NEVER: Moment = Moment::from_nanos(u64::MAX);
+
     #[test]
     fn a_silent_connection_is_shut_down_and_a_lively_one_is_not() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut silent = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let lively = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let ((mut silent, _silent), (lively, _lively)) = (connection(), connection());
         let dog = Watchdog::default();
-        let watch = |stream: &TcpStream| dog.watch(stream.as_raw_fd(), Moment::from_millis(100)).unwrap();
+        let watch = |stream: &TcpStream| dog.watch(stream.as_raw_fd(), NEVER).unwrap();
         let (silent_watch, lively_watch) = (watch(&silent), watch(&lively));
+        dog.sweep(Moment::from_millis(1_000_000));
+        assert!(!silent_watch.has_fired(), "nothing was expected of it");
+        silent_watch.expect_by(Moment::from_millis(100));
+        lively_watch.expect_by(Moment::from_millis(100));
         dog.sweep(Moment::from_millis(99));
         assert!(!silent_watch.has_fired());
         lively_watch.expect_by(Moment::from_millis(500));
@@ -126,5 +157,21 @@ mod tests {
         drop((silent_watch, lively_watch));
         dog.sweep(Moment::ZERO);
         assert!(dog.shards.iter().all(|shard| shard.lock().is_empty()));
+    }
+
+    #[test]
+    fn bytes_that_nobody_reads_are_no_silence_but_the_end_is_the_end() {
+        let (ours, mut instance) = connection();
+        let dog = Watchdog::default();
+        let watch = dog.watch(ours.as_raw_fd(), Moment::from_millis(1000)).unwrap();
+        watch.expect_by(Moment::from_millis(100));
+        instance.write_all(b"x").unwrap();
+        while watch.is_silent() {}
+        dog.sweep(Moment::from_millis(999));
+        assert!(!watch.has_fired());
+        let other = dog.watch(ours.as_raw_fd(), Moment::from_millis(1000)).unwrap();
+        other.lift_end();
+        dog.sweep(Moment::from_millis(1000));
+        assert!(watch.has_fired() && !other.has_fired());
     }
 }

@@ -85,6 +85,28 @@ fn a_body_that_stalls_is_cut_off() {
 }
 
 #[test]
+fn a_client_that_takes_its_answer_slowly_is_not_the_services_silence() {
+    const LENGTH: usize = 16 * 1024 * 1024;
+    let gateway = hasty_gateway();
+    let upstream = Upstream::start(script(|exchange| {
+        exchange.read_body()?;
+        exchange.answer("200 OK", &[], &vec![b'x'; LENGTH])?;
+        Ok(After::KeepAlive)
+    }));
+    gateway.register("large", &upstream);
+    let mut clients: Vec<Conn> = (0..4).map(|_| Conn::open(gateway.gateway)).collect();
+    clients.iter_mut().for_each(|client| client.start(&get("/v2/large/x")));
+    let mut heads: Vec<_> = clients.iter_mut().map(Conn::head).collect();
+    assert!(heads.drain(..).all(|head| head.status == 200));
+    // Longer than the silence that an answer may keep: nothing must happen in this time.
+    std::thread::sleep(Duration::from_millis(1300));
+    for client in &mut clients {
+        assert_eq!(client.exactly(LENGTH).expect("the whole answer").len(), LENGTH);
+    }
+    assert_eq!(gateway.breaker("large"), "closed");
+}
+
+#[test]
 fn a_slow_service_within_its_limits_is_waited_for() {
     let gateway = Gateway::builder().env("VERTICE_TIMEOUTS__FIRST_BYTE", "5s").start();
     let upstream = Upstream::start(slow(Duration::from_millis(800)));
