@@ -158,16 +158,18 @@ impl NoticeBoard {
 
     /// Wakes those who watch single services that changed after `cursor`; tells how far it came, `None` when that was all.
     fn tell(&self, cursor: u64) -> Option<u64> {
-        let since = self.log.lock().since(cursor, PORTION);
+        let (since, head) = {
+            let log = self.log.lock();
+            (log.since(cursor, PORTION), log.head())
+        };
         let changes = match since {
             Since::Nothing => return None,
             Since::Changes(changes) => changes,
             Since::Unknown => {
                 // More has changed than is remembered: anybody may be concerned.
-                let present = self.table.load().generation();
                 let everybody: Vec<_> = self.interests.lock().values().map(|interest| interest.news.clone()).collect();
                 everybody.iter().for_each(|news| news.send_replace(()));
-                return Some(present);
+                return Some(head);
             }
         };
         let interests = self.interests.lock();
