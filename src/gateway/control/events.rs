@@ -24,6 +24,8 @@ use vertice_core::name::ServiceName;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Events in one piece.
 const EVENTS_MAX: usize = 64;
+/// Services of a listing that are looked at in one go.
+const SERVICES_MAX: usize = 1024;
 /// Once a piece has so many bytes, nothing is added to it.
 const BYTES_MAX: usize = 64 * 1024;
 
@@ -74,7 +76,8 @@ impl EventStream {
             };
             match piece {
                 Piece::Ready(bytes) => return Some(bytes),
-                Piece::Again => {}
+                // Much may have been looked at in vain.
+                Piece::Again => tokio::task::yield_now().await,
                 // Looked at once more first, so that the index is the present one.
                 Piece::Wait if is_idle => return Some(self.keep_alive()),
                 Piece::Wait => is_idle = self.idle().await,
@@ -144,7 +147,7 @@ impl EventStream {
         let table = self.control.table.load_full();
         let mut batch = Batch::default();
         let mut next = at;
-        while let Some((changed_at, name)) = roll.get(next).filter(|_| !batch.is_full()) {
+        while let Some((changed_at, name)) = roll.get(next).filter(|_| !batch.is_full() && next < at + SERVICES_MAX) {
             // What has changed since the list was made comes in its turn, when the list is through.
             let service = lookup::listed(&table, name.as_str()).filter(|service| service.changed_at == *changed_at);
             if let Some(service) = service.filter(|service| filter.accepts_any(service)) {
