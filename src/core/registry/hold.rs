@@ -11,8 +11,8 @@
 //!
 //! - **"The last half" is 55 % of the TTL.** Sidecars renew every half TTL and therefore arrive a moment after it. In a fleet
 //!   that beats in step all of them would be late together, for that moment, and the one that did die would be held for it.
-//!   A true silence is not missed: until the first lease ends, every other instance has been silent for at least the time
-//!   between its heartbeats, nine tenths of them for more than the margin.
+//!   A true silence is not missed: when the first lease ends, the last heartbeats of the others lie between a half and a
+//!   whole TTL back, nine tenths of them more than 55 %.
 //! - **Held instances are probed** at their health endpoint every 5 s, the first time at once, and removed after 2 failed
 //!   probes in a row: those did die. A passed probe keeps the instance, and it stays held. So do not trust a hold to keep a
 //!   service whose health endpoint does not answer.
@@ -22,7 +22,8 @@
 //!   had its turn. It goes on being probed, counts as silent, and lapses when the grace is over, unless by then most
 //!   instances are silent again; then it is held again.
 //! - **Probing is bounded:** 256 at once and 500 a second, oldest first, so that the interval stretches when thousands are
-//!   held (100 000 take 200 s a round) and no burst of connections leaves the process.
+//!   held (100 000 take 200 s a round) and no burst of connections leaves the process. A probe without a result for two
+//!   minutes never has one (the shell bounds each far below), and its slot is free again.
 //! - **A probe is known by its number.** Its result counts only if the instance is still waiting for that very probe:
 //!   whoever was renewed, registered anew or removed meanwhile is not touched by it.
 

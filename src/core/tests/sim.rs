@@ -21,10 +21,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use trouble::{Fault, Outage};
 use vertice_core::command::{Command, Effect, Limits, Probe, Refused, Reply};
 use vertice_core::endpoint::Endpoint;
 use vertice_core::name::{InstanceId, ServiceName};
-use vertice_core::registry::{Protection, Registry};
+use vertice_core::registry::Registry;
 use vertice_core::time::Moment;
 
 #[path = "sim/client.rs"]
@@ -39,6 +40,8 @@ mod replica;
 mod rng;
 #[path = "sim/rules.rs"]
 mod rules;
+#[path = "sim/trouble.rs"]
+mod trouble;
 
 const SEEDS: u64 = 256;
 const SIMULATED: Duration = Duration::from_secs(240);
@@ -51,45 +54,6 @@ const CLIENTS: usize = 22;
 const TOLERANCE_MS: u64 = 100;
 const TICK_MS: u64 = 1_000;
 const ANSWER_TIMEOUT_MS: u64 = 2_000;
-
-/// What is broken on purpose, to see that the invariants notice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
-    /// Answers are given before the store has the change.
-    EarlyAnswers,
-    /// Lapses are looked for up to a second late.
-    SleepyTimer,
-    /// Now and then the store forgets to write a record.
-    LeakyStore,
-    /// What is removed stays in the store.
-    DeafStore,
-    /// Nobody is held, however many fall silent.
-    NoProtection,
-    /// One silent instance is enough to hold all.
-    EndlessHold,
-    /// One failed probe removes an instance.
-    HastyProbes,
-    /// Failed probes are told as passed.
-    KindProbes,
-    /// A stall is not noticed.
-    NoStalls,
-    /// After a stall the shell makes up for the ticks it missed.
-    TicksMadeUp,
-}
-
-impl Fault {
-    /// What the registry is told about when to doubt itself.
-    fn protection(fault: Option<Self>) -> Protection {
-        let right = Protection::default();
-        match fault {
-            Some(Self::NoProtection) => Protection { instances_min: usize::MAX, ..right },
-            Some(Self::EndlessHold) => Protection { silent_percent: 0, ..right },
-            Some(Self::HastyProbes) => Protection { probe_failures: 1, ..right },
-            Some(Self::NoStalls) => Protection { stall_min: Duration::MAX, ..right },
-            _ => right,
-        }
-    }
-}
 
 /// What happens next.
 #[derive(Clone, Debug)]
@@ -120,17 +84,6 @@ enum Due {
     Kill { replica: usize, life: u32 },
     /// The process starts again.
     Start { replica: usize },
-}
-
-/// A time in which what some clients send is lost.
-#[derive(Clone, Copy, Debug, Default)]
-struct Outage {
-    until_ms: u64,
-    /// Of all clients, in per cent.
-    share: u64,
-    salt: u64,
-    /// Whether probes are lost, too.
-    cuts_probes: bool,
 }
 
 /// A request on its way.
@@ -215,8 +168,10 @@ impl World {
             self.note(&due);
             let changes_a_replica =
                 !matches!(due, Due::Client { .. } | Due::Deliver { .. } | Due::NameMoves | Due::Outage | Due::Stall { .. });
+            let (looks_at_time, decided) = (matches!(due, Due::Wake { .. } | Due::Tick { .. }), self.rules.decided);
             self.step(due).map_err(|what| self.report(&what))?;
-            if changes_a_replica {
+            let is_quiet = looks_at_time && decided == self.rules.decided && self.replicas.iter().all(|replica| !replica.news);
+            if changes_a_replica && !is_quiet {
                 self.check().map_err(|what| self.report(&what))?;
             }
         }
@@ -319,7 +274,7 @@ impl World {
     fn send(&mut self, client: usize, command: Command) {
         // If no answer comes, the next turn tries again.
         self.plan_client(client, ANSWER_TIMEOUT_MS + self.clock_ms % 1_000);
-        if self.is_cut_off(client) {
+        if self.outage.cuts_off(client, self.clock_ms) {
             return;
         }
         let envelope = Envelope { client, turn: self.clients[client].turn, sent_ms: self.clock_ms, command };
@@ -332,16 +287,9 @@ impl World {
         self.plan(delay_ms, Due::Deliver { replica, envelope: Box::new(envelope) });
     }
 
-    fn is_cut_off(&self, client: usize) -> bool {
-        self.clock_ms < self.outage.until_ms && (client as u64 * 37 + self.outage.salt) % 100 < self.outage.share
-    }
-
     fn outage(&mut self) {
-        let rng = &mut self.rng;
-        let (lasts_ms, share) = (rng.between(10_000, 60_000), rng.between(60, 100));
-        let (salt, cuts_probes) = (rng.below(100), rng.percent(30));
-        self.outage = Outage { until_ms: self.clock_ms + lasts_ms, share, salt, cuts_probes };
-        let next_ms = lasts_ms + rng.between(10_000, 50_000);
+        self.outage = Outage::start(self.clock_ms, &mut self.rng);
+        let next_ms = self.outage.until_ms - self.clock_ms + self.rng.between(10_000, 50_000);
         self.plan(next_ms, Due::Outage);
     }
 
@@ -452,8 +400,7 @@ impl World {
     fn probed(&mut self, n: usize, probe: Probe) {
         let serves = |client: &Client| client.serves && client.is_known_as(&probe.service, &probe.instance);
         let is_well = self.clients.iter().any(serves);
-        let is_lost = self.outage.cuts_probes && self.clock_ms < self.outage.until_ms;
-        let passed = !is_lost && is_well != self.rng.percent(3);
+        let passed = !self.outage.loses_probes(self.clock_ms) && is_well != self.rng.percent(3);
         self.rules.probed(probe.no, passed, self.clock_ms);
         let told = passed || self.fault == Some(Fault::KindProbes);
         let replica = &mut self.replicas[n];

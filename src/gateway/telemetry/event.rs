@@ -27,7 +27,7 @@ pub fn tell(metrics: &Metrics, event: &Event) {
             tracing::warn!(instances, silent, "mass lapse suspected: most instances are silent; holding and probing them");
         }
         Event::HoldEnded { lasted, instances, on_grace } => {
-            tracing::warn!(
+            tracing::info!(
                 ?lasted,
                 instances,
                 on_grace,

@@ -1,6 +1,7 @@
 //! Mass-lapse protection: who is held, who is probed, and how it ends.
 
 use super::*;
+use proptest::prelude::*;
 
 /// So many instances of `svc`, registered now, with a TTL of 10 s: `i00`, `i01`, …
 fn fleet(count: usize) -> Rig {
@@ -36,17 +37,21 @@ impl Rig {
         self.apply(Command::Probed { no, passed }).unwrap();
     }
 
-    /// Moves the clock in small steps, as the shell's timer would, answering every probe; those who were asked, in order.
+    /// Moves the clock from deadline to deadline, as the shell's timer would, answering every probe; those who were asked, in
+    /// order.
     fn answer_probes_until(&mut self, ms: u64, passes: impl Fn(&str) -> bool) -> Vec<String> {
         let mut asked = Vec::new();
-        while self.now.mono.millis() < ms {
-            self.pass_to(self.now.mono.millis() + 10);
+        loop {
             for (no, instance) in self.probes() {
                 self.probed(no, passes(&instance));
                 asked.push(instance);
             }
+            if self.now.mono.millis() >= ms {
+                return asked;
+            }
+            let next = self.registry.next_deadline().map_or(ms, |next| next.nanos().div_ceil(1_000_000));
+            self.pass_to(next.clamp(self.now.mono.millis() + 1, ms));
         }
-        asked
     }
 }
 
@@ -265,4 +270,63 @@ fn probes_are_spread_and_bounded_and_a_lost_one_frees_its_slot() {
     assert!((120_000..140_000).contains(&lost.millis()), "{lost:?}");
     let again: BTreeSet<String> = rig.answer_probes_until(lost.millis() + 10_000, |_| true).into_iter().collect();
     assert_eq!(again.len(), 1_000, "all are probed now");
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Register(usize, u64),
+    Renew(std::ops::Range<usize>),
+    Deregister(usize),
+    Wait(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        3 => (0..16usize, 1..30u64).prop_map(|(n, ttl_s)| Step::Register(n, ttl_s)),
+        4 => (0..16usize, 1..16usize).prop_map(|(from, count)| Step::Renew(from..(from + count).min(16))),
+        1 => (0..16usize).prop_map(Step::Deregister),
+        4 => (0..20_000u64).prop_map(Step::Wait),
+    ];
+    proptest::collection::vec(step, 1..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn who_is_silent_and_who_is_held_is_counted_right_whatever_happens(steps in steps()) {
+        let mut rig = fleet(16);
+        let mut renewed: BTreeMap<String, (u64, u64)> = (0..16).map(|n| (format!("i{n:02}"), (0, 10_000))).collect();
+        for step in steps {
+            let now_ms = rig.now.mono.millis();
+            match step {
+                Step::Register(n, ttl_s) => {
+                    rig.register(Registration { ttl: Some(Duration::from_secs(ttl_s)), ..member(n) }).unwrap();
+                    renewed.insert(format!("i{n:02}"), (now_ms, ttl_s * 1_000));
+                }
+                Step::Renew(members) => for n in members {
+                    let instance = format!("i{n:02}");
+                    if rig.renew(heartbeat(Some(&instance), "10.9.0.1")).is_ok() {
+                        renewed.entry(instance).and_modify(|(at_ms, _)| *at_ms = now_ms);
+                    }
+                },
+                Step::Deregister(n) => {
+                    rig.deregister(farewell(Some(&format!("i{n:02}")), "10.9.0.1")).unwrap();
+                }
+                Step::Wait(ms) => {
+                    rig.answer_probes_until(now_ms + ms, |instance| instance < "i12");
+                }
+            }
+            rig.pass_to(rig.now.mono.millis());
+            let (now_ms, figures) = (rig.now.mono.millis(), rig.registry.lease_figures());
+            let listed: Vec<(u64, u64)> = rig.listed().iter().map(|text| renewed[text.split('@').next().unwrap()]).collect();
+            let past = |per_cent: u64| listed.iter().filter(|(at_ms, ttl_ms)| at_ms + ttl_ms * per_cent / 100 <= now_ms).count();
+            prop_assert_eq!(figures.instances, listed.len());
+            prop_assert_eq!(figures.silent, past(55));
+            prop_assert_eq!(figures.held + figures.on_grace, past(100), "whoever is past its deadline is held or has grace");
+            let is_mass = figures.instances >= 10 && figures.silent * 2 > figures.instances;
+            prop_assert!(is_mass || figures.holding_since.is_none());
+            let shown = rig.service("svc").map_or(0, |service| service.instances.iter().filter(|it| it.cells.lease.is_held()).count());
+            prop_assert_eq!(shown, figures.held);
+        }
+    }
 }

@@ -23,6 +23,8 @@ pub(crate) struct Rules {
     ended: BTreeMap<Key, &'static str>,
     /// How long the last stall was, and when it ended.
     stalled: Option<(u64, u64)>,
+    /// Counts what time alone brought about.
+    pub(crate) decided: u64,
     pub(crate) seen: Seen,
 }
 
@@ -97,6 +99,7 @@ impl Rules {
             return;
         }
         self.stalled = Some((stall_ms, now_ms));
+        self.decided += 1;
         self.seen.stalls_while_holding += u64::from(self.holding);
         for lease in self.leases.values_mut() {
             if stall_ms * 2 >= lease.ttl_ms {
@@ -119,7 +122,7 @@ impl Rules {
 
     /// The process starts anew, with these.
     pub(crate) fn restarted<'a>(&mut self, facts: impl Iterator<Item = &'a Arc<Facts>>, now_ms: u64) {
-        *self = Self { called_last_ms: Some(now_ms), seen: self.seen, ..Self::default() };
+        *self = Self { called_last_ms: Some(now_ms), decided: self.decided, seen: self.seen, ..Self::default() };
         for facts in facts {
             let by_address = facts.origin == Origin::RegisteredByAddress;
             let key = (facts.service.clone(), facts.id.clone());
@@ -188,6 +191,7 @@ impl Rules {
         let is_mass = self.leases.len() >= 10 && silent * 2 > self.leases.len();
         if self.holding && !is_mass {
             self.holding = false;
+            self.decided += 1;
             self.seen.holds_ended += 1;
             for lease in self.leases.values_mut().filter(|lease| lease.state == State::Held) {
                 lease.state = State::Grace;
@@ -197,6 +201,7 @@ impl Rules {
         let is_due = |lease: &Lease| lease.state != State::Held && lease.deadline_ms <= now_ms;
         let due: Vec<Key> = self.leases.iter().filter(|(_, lease)| is_due(lease)).map(|(key, _)| key.clone()).collect();
         for key in due {
+            self.decided += 1;
             let lease = self.leases.get_mut(&key).expect("it is due");
             if now_ms > lease.deadline_ms + TOLERANCE_MS {
                 return Err(format!("{} of {} outlives its lease: {lease:?}", key.1, key.0));
