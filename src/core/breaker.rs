@@ -48,6 +48,9 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// Every phase, for documentation.
+    pub const ALL: [Self; 3] = [Self::Closed, Self::Open, Self::HalfOpen];
+
     /// The word used in answers and logs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -53,6 +53,13 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// The longest text that is read.
+    pub const LENGTH_MAX: usize = 2048;
+
+    /// What every endpoint looks like, as a regular expression. Not everything that looks so is one: ports end at 65535,
+    /// prefixes have no dot segments, and some addresses are refused.
+    pub const PATTERN: &str = r"^[Hh][Tt][Tt][Pp][Ss]?://(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(:[0-9]+)?(/[^?#]*)?$";
+
     /// Reads a URL.
     ///
     /// Only the syntax is judged here; [`refusal`] judges addresses, because names have none yet.
@@ -60,7 +67,7 @@ impl Endpoint {
     /// # Errors
     /// A sentence naming what is wrong with the text.
     pub fn parse(text: &str) -> Result<Self, BrokenRule> {
-        if text.len() > 2048 {
+        if text.len() > Self::LENGTH_MAX {
             return Err(BrokenRule("must not be longer than 2048 characters"));
         }
         let (scheme, rest) = split_scheme(text)?;

@@ -9,6 +9,7 @@
 
 pub mod backoff;
 pub mod balance;
+pub mod bounds;
 pub mod breaker;
 pub mod cell;
 pub mod changelog;

@@ -5,11 +5,14 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-/// A service's name: `^[a-z0-9][a-z0-9_-]{2,63}$`. Cheap to clone.
+/// A service's name, see [`ServiceName::PATTERN`]. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceName(Arc<str>);
 
 impl ServiceName {
+    /// The same rule as a regular expression.
+    pub const PATTERN: &str = "^[a-z0-9][a-z0-9_-]{2,63}$";
+
     /// Reads a name.
     ///
     /// # Errors
@@ -50,11 +53,14 @@ impl fmt::Display for ServiceName {
     }
 }
 
-/// An instance's identity within its service: `^[A-Za-z0-9._:\[\]-]{1,128}$`. Cheap to clone.
+/// An instance's identity within its service, see [`InstanceId::PATTERN`]. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceId(Arc<str>);
 
 impl InstanceId {
+    /// The same rule as a regular expression.
+    pub const PATTERN: &str = r"^[A-Za-z0-9._:\[\]-]{1,128}$";
+
     /// Reads an id.
     ///
     /// # Errors

@@ -650,7 +650,7 @@ fn fallback_facts(service: ServiceName, endpoint: Endpoint, wall_ms: u64) -> Fac
         endpoint,
         health_endpoint: "/health".into(),
         metadata: BTreeMap::new(),
-        weight: 100,
+        weight: crate::bounds::WEIGHT_DEFAULT,
         zone: None,
         version: None,
         tags: Vec::new(),

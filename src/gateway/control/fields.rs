@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use vertice_api::FieldError;
+use vertice_core::bounds;
 
 /// A body's fields and the mistakes found in them so far.
 pub(super) struct Fields<'o> {
@@ -43,12 +45,12 @@ impl<'o> Fields<'o> {
     }
 
     /// A whole number within bounds; `None` when absent or wrong.
-    pub(super) fn integer(&mut self, field: &str, min: u64, max: u64) -> Option<u64> {
+    pub(super) fn integer(&mut self, field: &str, bounds: RangeInclusive<u64>) -> Option<u64> {
         let value = self.get(field)?;
         match value.as_u64() {
-            Some(number) if (min..=max).contains(&number) => Some(number),
+            Some(number) if bounds.contains(&number) => Some(number),
             _ => {
-                self.refuse(field, format!("must be a whole number from {min} to {max}"));
+                self.refuse(field, format!("must be a whole number from {} to {}", bounds.start(), bounds.end()));
                 None
             }
         }
@@ -60,20 +62,23 @@ impl<'o> Fields<'o> {
             self.refuse(field, "must be an object of strings");
             return None;
         };
-        if object.len() > 32 {
-            self.refuse(field, "must have at most 32 keys");
+        if object.len() > bounds::METADATA_KEYS {
+            self.refuse(field, format!("must have at most {} keys", bounds::METADATA_KEYS));
         }
         let mut metadata = BTreeMap::new();
         for (key, value) in object {
-            let shown: String = key.chars().take(64).collect();
-            if key.chars().count() > 64 {
-                self.refuse(field, format!("has a key longer than 64 characters: {shown}…"));
+            let shown: String = key.chars().take(bounds::METADATA_KEY).collect();
+            if key.chars().count() > bounds::METADATA_KEY {
+                self.refuse(field, format!("has a key longer than {} characters: {shown}…", bounds::METADATA_KEY));
             }
             match value.as_str() {
-                Some(text) if text.chars().count() <= 512 => {
+                Some(text) if text.chars().count() <= bounds::METADATA_VALUE => {
                     metadata.insert(key.clone(), text.to_owned());
                 }
-                Some(_) => self.refuse(&format!("{field}.{shown}"), "must be at most 512 characters long"),
+                Some(_) => {
+                    let rule = format!("must be at most {} characters long", bounds::METADATA_VALUE);
+                    self.refuse(&format!("{field}.{shown}"), rule);
+                }
                 None => self.refuse(&format!("{field}.{shown}"), "must be a string"),
             }
         }
@@ -101,23 +106,31 @@ impl<'o> Fields<'o> {
     }
 }
 
+/// What [`label`] takes, apart from its length.
+pub(super) const LABEL_PATTERN: &str = r"^[^\u0000-\u001F\u007F-\u009F]+$";
+
 /// A short printable text.
 pub(super) fn label(text: &str, length_max: usize) -> Result<String, String> {
     let fits = (1..=length_max).contains(&text.chars().count()) && !text.chars().any(char::is_control);
     if fits { Ok(text.to_owned()) } else { Err(format!("must be 1 to {length_max} printable characters")) }
 }
 
-/// The path of a health check: starts with one `/`, at most 255 characters, no `..`, nothing invisible.
-pub(super) fn health_path(text: &str) -> Result<String, &'static str> {
+/// What [`health_path`] takes, apart from the length. Without look-ahead, which not every reader of JSON Schema has.
+pub(super) const HEALTH_PATH_PATTERN: &str =
+    r"^/((\.[!$-\-/-;=?-\[\]_a-z~]|[!$-\-0-;=?-\[\]_a-z~])(\.?[!$-\-/-;=?-\[\]_a-z~])*)?\.?$";
+
+/// The path of a health check: starts with one `/`, is not too long, no `..`, nothing invisible.
+pub(super) fn health_path(text: &str) -> Result<String, String> {
+    let refuse = |why: &str| Err(why.to_owned());
     if !text.starts_with('/') || text.starts_with("//") {
-        Err("must start with one '/'")
-    } else if text.len() > 255 {
-        Err("must be at most 255 characters long")
+        refuse("must start with one '/'")
+    } else if text.len() > bounds::HEALTH_ENDPOINT {
+        Err(format!("must be at most {} characters long", bounds::HEALTH_ENDPOINT))
     } else if text.contains("..") {
-        Err("must not contain '..'")
+        refuse("must not contain '..'")
     } else if !text.bytes().all(|b| b.is_ascii_graphic()) || text.contains(['"', '<', '>', '\\', '^', '`', '{', '|', '}', '#'])
     {
-        Err("must contain only characters that a URL may have")
+        refuse("must contain only characters that a URL may have")
     } else {
         Ok(text.to_owned())
     }
@@ -135,7 +148,7 @@ mod tests {
         assert_eq!(fields.required("missing", |t| Ok::<_, String>(t.to_owned())), None);
         assert_eq!(fields.required("null", |t| Ok::<_, String>(t.to_owned())), None);
         assert_eq!(fields.text("n", |_| Err::<(), _>("is bad")), None);
-        assert_eq!(fields.integer("ttl", 5, 3600), None);
+        assert_eq!(fields.integer("ttl", bounds::TTL_S), None);
         fields.metadata("m");
         fields.texts("tags", 32, 64);
         let told: Vec<String> = fields.errors.iter().map(|e| format!("{}: {}", e.field, e.message)).collect();

@@ -10,14 +10,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use vertice_api::Registered;
 use vertice_api::register::{DEFAULT_HEALTH_ENDPOINT, field};
+use vertice_core::bounds;
 use vertice_core::command::{Command, Registration, Reply};
 use vertice_core::endpoint::{Endpoint, Guard, Host};
 use vertice_core::name::{InstanceId, ServiceName};
 use vertice_core::reason::Reason;
 use vertice_core::status::Status;
-
-/// Instances that say nothing of their weight have this.
-const DEFAULT_WEIGHT: u16 = 100;
 
 pub(super) async fn register(control: &Control, headers: &HeaderMap, body: &Bytes, caller: &Caller) -> Answer {
     let object = super::json::object(headers, body)?;
@@ -45,16 +43,17 @@ fn read(object: &Map<String, Value>, caller: &Caller, guard: &Guard) -> Result<R
     let health_endpoint = fields.text(field::HEALTH_ENDPOINT, health_path);
     let metadata = fields.metadata(field::METADATA).unwrap_or_default();
     let id = fields.text(field::INSTANCE_ID, InstanceId::parse);
-    let ttl = fields.integer(field::TTL, 5, 3600).map(Duration::from_secs);
-    let weight = fields.integer(field::WEIGHT, 0, 1000).and_then(|weight| u16::try_from(weight).ok());
-    let zone = fields.text(field::ZONE, |text| label(text, 64));
-    let version = fields.text(field::VERSION, |text| label(text, 128));
-    let tags = fields.texts(field::TAGS, 32, 64);
+    let ttl = fields.integer(field::TTL, bounds::TTL_S).map(Duration::from_secs);
+    let weight = fields.integer(field::WEIGHT, bounds::WEIGHT).and_then(|weight| u16::try_from(weight).ok());
+    let zone = fields.text(field::ZONE, |text| label(text, bounds::ZONE));
+    let version = fields.text(field::VERSION, |text| label(text, bounds::VERSION));
+    let tags = fields.texts(field::TAGS, bounds::TAGS, bounds::TAG);
     let status = fields.text(field::STATUS, super::renew::status);
     let (Some(service), Some(endpoint), true) = (service, endpoint, fields.errors.is_empty()) else {
         return Err(Error::fields(fields.errors));
     };
-    let version = version.or_else(|| metadata.get("version").filter(|version| label(version, 128).is_ok()).cloned());
+    let version =
+        version.or_else(|| metadata.get("version").filter(|version| label(version, bounds::VERSION).is_ok()).cloned());
     Ok(Registration {
         service,
         id,
@@ -64,7 +63,7 @@ fn read(object: &Map<String, Value>, caller: &Caller, guard: &Guard) -> Result<R
         health_endpoint: health_endpoint.map_or_else(|| DEFAULT_HEALTH_ENDPOINT.into(), Into::into),
         metadata,
         ttl,
-        weight: weight.unwrap_or(DEFAULT_WEIGHT),
+        weight: weight.unwrap_or(bounds::WEIGHT_DEFAULT),
         zone: zone.map(Into::into),
         version: version.map(Into::into),
         tags,
