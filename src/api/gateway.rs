@@ -1,11 +1,15 @@
 //! `GET /gateway/status` and `GET /gateway/health-check/{service}`.
 
+#[cfg(feature = "schema")]
+use crate::schema;
 use serde::{Deserialize, Serialize};
 
 /// What is in force in this process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct GatewayStatus {
-    /// [`GatewayStatus::OPERATIONAL`].
+    /// The predecessor's word for a gateway that answers.
+    #[cfg_attr(feature = "schema", schemars(extend("const" = Self::OPERATIONAL)))]
     pub gateway: String,
     /// Version of the gateway.
     pub version: String,
@@ -55,12 +59,13 @@ pub struct LeaseStatus {
 
 /// A host name in use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NameStatus {
     /// The name.
     pub name: String,
     /// The last good answer; empty while there was none.
     pub addresses: Vec<String>,
-    /// Why the last look-up failed; `None` when it did not.
+    /// Why the last look-up failed; `null` when it did not.
     pub error: Option<String>,
 }
 
@@ -71,6 +76,7 @@ impl GatewayStatus {
 
 /// The store's breaker; with the embedded store always closed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CircuitBreaker {
     /// Whether the store is being left alone.
     pub open: bool,
@@ -95,6 +101,7 @@ impl CircuitBreaker {
 
 /// The routable services, seen as the cache that the predecessor had.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CacheStatus {
     /// How many there are.
     pub size: u64,
@@ -108,6 +115,7 @@ pub struct CacheStatus {
 
 /// The in-process layer of the health-check cache.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HealthCacheStatus {
     /// Results held now.
     pub size: u64,
@@ -125,8 +133,10 @@ pub struct HealthCacheStatus {
 
 /// One service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ServiceStatus {
     /// The service.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::service_name"))]
     pub service_name: String,
     /// Its instances.
     pub instances: Vec<InstanceStatus>,
@@ -134,14 +144,19 @@ pub struct ServiceStatus {
 
 /// One instance as the data plane sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct InstanceStatus {
     /// Identity within the service.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::instance_id"))]
     pub instance_id: String,
     /// Its URL.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::endpoint"))]
     pub endpoint: String,
     /// What it says of its own health.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::status"))]
     pub status: String,
     /// State of its breaker: `closed`, `open` or `half_open`.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::breaker"))]
     pub breaker: String,
     /// Socket addresses in use; empty while its name does not resolve.
     pub addresses: Vec<String>,
@@ -156,8 +171,10 @@ pub struct InstanceStatus {
 
 /// Where registrations are persisted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StoreStatus {
     /// `embedded`, `redis` or `memory`.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["embedded", "redis", "memory"])))]
     pub kind: String,
     /// The file or directory; `null` when there is none.
     pub path: Option<String>,
@@ -169,6 +186,7 @@ pub struct StoreStatus {
 
 /// One gateway process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ReplicaStatus {
     /// Its name.
     pub replica_id: String,
@@ -180,6 +198,7 @@ pub struct ReplicaStatus {
 
 /// The routing table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SnapshotStatus {
     /// Grows by one with each published table.
     pub generation: u64,
@@ -187,8 +206,10 @@ pub struct SnapshotStatus {
 
 /// Answer of `GET /gateway/health-check/{service}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HealthCheck {
     /// The service.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::service_name"))]
     pub service_name: String,
     /// URL of the instance that was asked.
     pub service_url: String,
@@ -208,6 +229,7 @@ pub struct HealthCheck {
 
 /// A layer of the health-check cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum CacheLayer {
     /// This process.
@@ -218,10 +240,13 @@ pub enum CacheLayer {
 
 /// Body of the `200` to `POST /gateway/drain/{name}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Drained {
-    /// [`Drained::STARTED`] or [`Drained::ENDED`].
+    /// What is so now: they drain, or drain no longer.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = [Self::STARTED, Self::ENDED])))]
     pub message: String,
     /// The service.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::service_name"))]
     pub service_name: String,
     /// The instances that were meant.
     pub instances: Vec<String>,

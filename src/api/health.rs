@@ -1,15 +1,20 @@
-//! `GET /health`.
+//! `GET /health` and `GET /readyz`.
 
+#[cfg(feature = "schema")]
+use crate::schema;
 use serde::{Deserialize, Serialize};
 
 /// How the process is. The HTTP status is 503 only while it drains or cannot serve.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Health {
     /// `healthy` or `degraded`.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["healthy", "degraded"])))]
     pub status: String,
     /// The Redis store.
     pub redis: Redis,
     /// The store's breaker: `closed`, `open` or `half_open`.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::breaker"))]
     pub circuit_breaker: String,
     /// How many services are registered.
     pub active_services: u64,
@@ -21,6 +26,7 @@ pub struct Health {
 
 /// How the Redis store is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Redis {
     /// Answers.
@@ -35,6 +41,7 @@ pub enum Redis {
 
 /// The parts of the process; all of them are always there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Components {
     /// The Redis store.
     pub redis: Component,
@@ -48,12 +55,36 @@ pub struct Components {
 
 /// One part.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Component {
     /// One word: `healthy`, `degraded`, `unhealthy` or `disabled`.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["healthy", "degraded", "unhealthy", "disabled"])))]
     pub status: String,
     /// Why, for people; absent when there is nothing to say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+}
+
+/// Answer of `GET /readyz`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Readiness {
+    /// `ready` with status 200, `draining` with 503.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = [Self::READY, Self::DRAINING])))]
+    pub status: String,
+}
+
+impl Readiness {
+    /// Traffic may be sent here.
+    pub const READY: &str = "ready";
+    /// The process is on its way out.
+    pub const DRAINING: &str = "draining";
+
+    /// The answer.
+    #[must_use]
+    pub fn new(is_draining: bool) -> Self {
+        Self { status: if is_draining { Self::DRAINING } else { Self::READY }.to_owned() }
+    }
 }
 
 impl Component {
@@ -73,6 +104,12 @@ impl Component {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn readiness() {
+        assert_eq!(serde_json::to_string(&Readiness::new(false)).unwrap(), r#"{"status":"ready"}"#);
+        assert_eq!(serde_json::to_string(&Readiness::new(true)).unwrap(), r#"{"status":"draining"}"#);
+    }
 
     #[test]
     fn bytes() {

@@ -2,30 +2,41 @@
 
 use std::collections::BTreeMap;
 
+#[cfg(feature = "schema")]
+use crate::schema;
 use serde::{Deserialize, Serialize};
 
-/// Body of `POST /heartbeat`. What is `None` is not sent; the field names are those of [`crate::register::field`].
+/// Body of `POST /heartbeat`.
+// What is absent is not sent; the field names are those of `register::field`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HeartbeatRequest {
     /// The service.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::service_name"))]
     pub service_name: String,
     /// Which instance; without one, the caller's own registration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::instance_id_or_null"))]
     pub instance_id: Option<String>,
     /// What the instance says of its own health now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::status_or_null"))]
     pub status: Option<String>,
     /// Replaces the metadata of the registration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::metadata_or_null"))]
     pub metadata: Option<BTreeMap<String, String>>,
 }
 
 /// Body of the `200` to `POST /heartbeat`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HeartbeatReceived {
-    /// [`HeartbeatReceived::MESSAGE`].
+    /// The predecessor's sentence.
+    #[cfg_attr(feature = "schema", schemars(extend("const" = Self::MESSAGE)))]
     pub message: String,
     /// The service.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::service_name"))]
     pub service_name: String,
 }
 

@@ -4,7 +4,9 @@
 //! The gateway does *not* deserialise [`RegisterRequest`]: it must name every bad field at once, so it walks the JSON
 //! itself with the names in [`register::field`].
 //!
-//! **Invariant:** this crate knows serde and nothing else. It holds no rule (what is a valid name, which reason belongs to
+//! With the feature `schema` every body can describe itself as JSON Schema; only the gateway asks for it.
+//!
+//! **Invariant:** this crate knows serde and nothing else (and schemars, when described). It holds no rule (what is a valid name, which reason belongs to
 //! which status): those live in `vertice-core`, whose words arrive here as strings.
 
 pub mod gateway;
@@ -14,13 +16,15 @@ pub mod heartbeat;
 pub mod paths;
 pub mod problem;
 pub mod register;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod service;
 
 pub use gateway::{
     CacheLayer, CacheStatus, CircuitBreaker, GatewayStatus, HealthCacheStatus, HealthCheck, InstanceStatus, NameStatus,
     ReplicaStatus, ServiceStatus, SnapshotStatus, StoreStatus,
 };
-pub use health::{Component, Components, Health, Redis};
+pub use health::{Component, Components, Health, Readiness, Redis};
 pub use heartbeat::{HeartbeatReceived, HeartbeatRequest};
 pub use problem::{FieldError, Problem};
 pub use register::{Deregistered, RegisterRequest, Registered};

@@ -24,6 +24,8 @@ pub const GATEWAY_STATUS: &str = "/gateway/status";
 pub const GATEWAY_HEALTH_CHECK: &str = "/gateway/health-check";
 /// `POST` below it, see [`drain`]: take instances out of rotation for a while.
 pub const GATEWAY_DRAIN: &str = "/gateway/drain";
+/// `GET`: the description of all these calls (OpenAPI).
+pub const OPENAPI: &str = "/openapi.json";
 /// Any method below it, see [`data_plane`].
 pub const DATA_PLANE: &str = "/v2";
 

@@ -2,10 +2,13 @@
 
 use std::borrow::Cow;
 
+#[cfg(feature = "schema")]
+use crate::schema;
 use serde::{Deserialize, Serialize};
 
-/// Body of an error, sent as [`crate::headers::PROBLEM_JSON`].
+/// Body of an error, sent as `application/problem+json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Problem {
     /// `/problems/<reason>`: a stable relative URI (RFC 9457 §3.1.1).
     #[serde(rename = "type")]
@@ -16,7 +19,8 @@ pub struct Problem {
     pub status: u16,
     /// What happened this time, for people.
     pub detail: Cow<'static, str>,
-    /// The stable word, the same as in [`crate::headers::REASON`].
+    /// The stable word, the same as in `X-Vertice-Reason`.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::reason"))]
     pub reason: Cow<'static, str>,
     /// Names the request in all logs.
     pub request_id: String,
@@ -57,6 +61,7 @@ impl Problem {
 
 /// What is wrong with one field of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FieldError {
     /// The field's name.
     pub field: String,

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+#[cfg(feature = "schema")]
+use crate::schema;
 use serde::{Deserialize, Serialize};
 
 /// Names of the request's fields.
@@ -33,39 +35,52 @@ pub mod field {
 /// The health path of a registration that names none.
 pub const DEFAULT_HEALTH_ENDPOINT: &str = "/health";
 
-/// Body of `POST /register`. What is `None` or empty is not sent, except `metadata`.
+/// Body of `POST /register`.
+// What is absent or empty is not sent, except `metadata`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RegisterRequest {
     /// Which service this is an instance of.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::service_name"))]
     pub service_name: String,
     /// `http://host[:port][/prefix]` or `https://…`.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::endpoint"))]
     pub endpoint: String,
     /// Path of the health check on the endpoint.
     #[serde(default = "default_health_endpoint")]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::health_endpoint_or_null"))]
     pub health_endpoint: String,
     /// Strings by name, for display and selection.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::metadata_or_null"))]
     pub metadata: BTreeMap<String, String>,
     /// Identity within the service. Without one it is the registrant's address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::instance_id_or_null"))]
     pub instance_id: Option<String>,
     /// Length of the lease in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::ttl_or_null"))]
     pub ttl: Option<u64>,
     /// Share of the traffic compared with the other instances.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::weight_or_null"))]
     pub weight: Option<u16>,
     /// Where the instance runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::zone_or_null"))]
     pub zone: Option<String>,
     /// Which version the instance runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::version_or_null"))]
     pub version: Option<String>,
     /// Words to select services by.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::tags_or_null"))]
     pub tags: Vec<String>,
     /// What the instance says of its own health.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::status_or_null"))]
     pub status: Option<String>,
 }
 
@@ -75,14 +90,18 @@ fn default_health_endpoint() -> String {
 
 /// Body of the `201` to `POST /register`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Registered {
-    /// [`Registered::MESSAGE`].
+    /// The predecessor's sentence.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(extend("const" = Self::MESSAGE)))]
     pub message: String,
     /// The service.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::service_name"))]
     pub service_name: String,
     /// The identity under which the instance is known from now on. The predecessor sends none.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::instance_id"))]
     pub instance_id: String,
     /// Length of the lease in seconds.
     #[serde(default)]
@@ -90,8 +109,9 @@ pub struct Registered {
     /// Whether the registration would survive this process now.
     #[serde(default)]
     pub durable: bool,
-    /// `Some(false)` while the endpoint's name has no address yet; otherwise absent.
+    /// `false` while the endpoint's name has no address yet; otherwise absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(extend("const" = false)))]
     pub resolved: Option<bool>,
 }
 
@@ -121,8 +141,10 @@ impl Registered {
 
 /// Body of the `200` to `DELETE /deregister/{name}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Deregistered {
-    /// [`Deregistered::MESSAGE`].
+    /// The predecessor's sentence.
+    #[cfg_attr(feature = "schema", schemars(extend("const" = Self::MESSAGE)))]
     pub message: String,
     /// The service.
     pub service_name: String,

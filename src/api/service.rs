@@ -4,19 +4,26 @@
 
 use std::collections::BTreeMap;
 
+#[cfg(feature = "schema")]
+use crate::schema;
 use serde::{Deserialize, Serialize};
 
 /// One service: the flat fields are those of its best instance, as the predecessor's clients expect them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ServiceInfo {
     /// The service.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::service_name"))]
     pub service_name: String,
     /// URL of the best instance.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::endpoint"))]
     pub endpoint: String,
     /// Path of its health check.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::health_endpoint"))]
     pub health_endpoint: String,
     /// Its metadata.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::metadata"))]
     pub metadata: BTreeMap<String, String>,
     /// When it was last registered, in seconds since 1970.
     pub registered_at: f64,
@@ -34,25 +41,35 @@ pub struct ServiceInfo {
 
 /// One instance of a service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Instance {
     /// Identity within the service.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::instance_id"))]
     pub instance_id: String,
     /// Its URL.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::endpoint"))]
     pub endpoint: String,
     /// Path of its health check.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::health_endpoint"))]
     pub health_endpoint: String,
     /// Strings by name.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::metadata"))]
     pub metadata: BTreeMap<String, String>,
     /// Share of the traffic compared with the other instances.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::weight"))]
     pub weight: u16,
     /// Where it runs; `null` when it did not say.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::zone_or_null"))]
     pub zone: Option<String>,
     /// Which version it runs; `null` when it did not say.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::version_or_null"))]
     pub version: Option<String>,
     /// What it says of its own health: `starting`, `healthy`, `degraded`, `unhealthy` or `draining`.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::status"))]
     pub status: String,
     /// State of its breaker: `closed`, `open` or `half_open`.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::breaker"))]
     pub breaker: String,
     /// When it was last registered, in seconds since 1970.
     pub registered_at: f64,

@@ -3,7 +3,7 @@
 use super::{Answer, Control, json, rounded};
 use crate::clock;
 use http::StatusCode;
-use vertice_api::{Component, Components, Health, Redis};
+use vertice_api::{Component, Components, Health, Readiness, Redis};
 use vertice_core::registry::LeaseFigures;
 
 pub(super) fn health(control: &Control) -> Answer {
@@ -34,10 +34,9 @@ pub(super) fn health(control: &Control) -> Answer {
 }
 
 pub(super) fn readyz(control: &Control) -> Answer {
-    if control.is_draining() {
-        return json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({"status": "draining"}));
-    }
-    json(StatusCode::OK, &serde_json::json!({"status": "ready"}))
+    let is_draining = control.is_draining();
+    let status = if is_draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    json(status, &Readiness::new(is_draining))
 }
 
 /// Whether leases end as they should.

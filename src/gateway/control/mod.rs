@@ -4,6 +4,7 @@
 //! commands to the registrar, and reads the snapshot.
 
 mod access;
+mod call;
 mod drain;
 mod error;
 mod events;
@@ -13,6 +14,7 @@ mod health_check;
 mod host;
 mod json;
 mod lookup;
+mod openapi;
 mod query;
 mod register;
 mod renderings;
@@ -32,17 +34,18 @@ use crate::upstream::Table;
 pub use access::{Access, TokenCheck};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use call::{Call, Made};
 use error::Error;
 pub use events::EventStream;
 pub use health_check::HealthCache;
 pub use host::Host;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 pub use renderings::Renderings;
 use serde::Serialize;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use vertice_api::{headers, paths};
+use vertice_api::headers;
 use vertice_core::endpoint::Guard;
 use vertice_core::reason::Reason;
 use vertice_core::time::{Moment, Now};
@@ -135,101 +138,15 @@ pub struct Control {
 /// A handler's answer.
 type Answer = Result<Response<Bytes>, Error>;
 
-/// The calls there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Call<'p> {
-    Register,
-    Heartbeat,
-    Deregister(&'p str),
-    Services,
-    Service(&'p str),
-    Health,
-    Livez,
-    Readyz,
-    Metrics,
-    Status,
-    HealthCheck(&'p str),
-    Drain(&'p str),
-}
-
-impl<'p> Call<'p> {
-    fn find(path: &'p str) -> Option<Self> {
-        let below = |parent: &str| path.strip_prefix(parent)?.strip_prefix('/').filter(|name| !name.contains('/'));
-        Some(match path {
-            paths::REGISTER => Self::Register,
-            paths::HEARTBEAT => Self::Heartbeat,
-            paths::SERVICES => Self::Services,
-            paths::HEALTH => Self::Health,
-            paths::LIVEZ => Self::Livez,
-            paths::READYZ => Self::Readyz,
-            paths::METRICS => Self::Metrics,
-            paths::GATEWAY_STATUS => Self::Status,
-            _ => {
-                if let Some(name) = below(paths::DEREGISTER) {
-                    Self::Deregister(name)
-                } else if let Some(name) = below(paths::SERVICES) {
-                    Self::Service(name)
-                } else if let Some(name) = below(paths::GATEWAY_DRAIN) {
-                    Self::Drain(name)
-                } else {
-                    Self::HealthCheck(below(paths::GATEWAY_HEALTH_CHECK)?)
-                }
-            }
-        })
-    }
-
-    const fn is_registry(self) -> bool {
-        matches!(self, Self::Register | Self::Heartbeat | Self::Deregister(_) | Self::Services | Self::Service(_))
-    }
-
-    /// Calls of the operator that change something. They exist on the registry's listener only.
-    const fn is_admin(self) -> bool {
-        matches!(self, Self::Drain(_))
-    }
-
-    const fn is_write(self) -> bool {
-        self.is_admin() || matches!(self, Self::Register | Self::Heartbeat | Self::Deregister(_))
-    }
-
-    const fn allows(self, method: &Method) -> bool {
-        match self {
-            Self::Register | Self::Heartbeat | Self::Drain(_) => matches!(*method, Method::POST),
-            Self::Deregister(_) => matches!(*method, Method::DELETE),
-            _ => matches!(*method, Method::GET | Method::HEAD),
-        }
-    }
-
-    const fn allowed(self) -> &'static str {
-        match self {
-            Self::Register | Self::Heartbeat | Self::Drain(_) => "POST",
-            Self::Deregister(_) => "DELETE",
-            _ => "GET, HEAD",
-        }
-    }
-
-    /// The label in `registry_operations_total`; the predecessor's words.
-    const fn operation(self) -> Option<&'static str> {
-        match self {
-            Self::Register => Some("register"),
-            Self::Heartbeat => Some("heartbeat"),
-            Self::Deregister(_) => Some("deregister"),
-            Self::Services => Some("list"),
-            Self::Service(_) => Some("lookup"),
-            Self::Drain(_) => Some("drain"),
-            _ => None,
-        }
-    }
-}
-
 impl Control {
     /// Whether this path is the control plane's on that listener.
     #[must_use]
     pub fn owns(&self, path: &str, role: Role) -> bool {
-        Call::find(path).is_some_and(|call| self.exists(call, role))
+        call::find(path).is_some_and(|made| self.exists(made, role))
     }
 
-    fn exists(&self, call: Call<'_>, role: Role) -> bool {
-        role == Role::Registry || !call.is_admin() && (self.settings.registry_on_gateway || !call.is_registry())
+    fn exists(&self, made: Made<'_>, role: Role) -> bool {
+        made.entry.exists(role, self.settings.registry_on_gateway)
     }
 
     /// Whether the process is on its way out.
@@ -243,15 +160,15 @@ impl Control {
         let started = clock::mono();
         let (parts, body) = request.into_parts();
         let path = parts.uri.path();
-        let Some(call) = Call::find(path).filter(|call| self.exists(*call, caller.role)) else {
+        let Some(made) = call::find(path).filter(|made| self.exists(*made, caller.role)) else {
             return Outcome::Answer(self.refuse(Error::new(Reason::NotFound, "There is nothing at this path."), caller));
         };
-        let answer = match watch::begin(self, call, &parts, caller) {
+        let answer = match watch::begin(self, made, &parts, caller) {
             Ok(Some(begun)) => return begun,
-            Ok(None) => self.dispatch(call, &parts, &body, caller).await,
+            Ok(None) => self.dispatch(made, &parts, &body, caller).await,
             Err(error) => Err(error),
         };
-        let operation = if watch::is_watch(call, &parts) { Some(watch::OPERATION) } else { call.operation() };
+        let operation = if watch::is_watch(made, &parts) { Some(watch::OPERATION) } else { made.entry.operation };
         Outcome::Answer(match operation {
             Some(operation) => self.conclude(operation, answer, started, caller),
             None => answer.unwrap_or_else(|error| self.refuse(error, caller)),
@@ -304,31 +221,33 @@ impl Control {
         self.refuse(Error::new(Reason::RequestTimeout, "The body did not arrive in time."), caller)
     }
 
-    async fn dispatch(self: &Arc<Self>, call: Call<'_>, parts: &http::request::Parts, body: &Bytes, caller: &Caller) -> Answer {
-        if !call.allows(&parts.method) {
-            return Err(Error::method_not_allowed(call.allowed()));
+    async fn dispatch(self: &Arc<Self>, made: Made<'_>, parts: &http::request::Parts, body: &Bytes, caller: &Caller) -> Answer {
+        let Made { entry, name } = made;
+        if !entry.allows(&parts.method) {
+            return Err(Error::method_not_allowed(entry.allowed()));
         }
-        if call.is_write() {
+        if entry.is_write {
             self.access.check(caller, &parts.headers)?;
         }
         let query = parts.uri.query().unwrap_or_default();
         let (this, role) = (self.clone(), caller.role);
-        match call {
+        match entry.call {
             Call::Register => register::register(self, &parts.headers, body, caller).await,
             Call::Heartbeat => renew::heartbeat(self, &parts.headers, body, caller).await,
-            Call::Deregister(name) => renew::deregister(self, name, query, caller).await,
+            Call::Deregister => renew::deregister(self, name, query, caller).await,
             Call::Services => {
                 let query = query.to_owned();
                 off_worker(move || lookup::list(&this, &query)).await
             }
-            Call::Service(name) => lookup::service(self, name),
+            Call::Service => lookup::service(self, name),
             Call::Health => health::health(self),
             Call::Livez => Ok(text("ok\n")),
             Call::Readyz => health::readyz(self),
             Call::Metrics => off_worker(move || Ok(this.metrics_text(role))).await,
             Call::Status => off_worker(move || status::status(&this)).await,
-            Call::HealthCheck(name) => health_check::check(self, name).await,
-            Call::Drain(name) => drain::drain(self, name, query).await,
+            Call::HealthCheck => health_check::check(self, name).await,
+            Call::Drain => drain::drain(self, name, query).await,
+            Call::OpenApi => off_worker(move || Ok(openapi::answer(&this, role))).await,
         }
     }
 
@@ -380,19 +299,4 @@ fn rounded(figure: f64) -> f64 {
 /// Milliseconds since the epoch as the wire wants them: seconds with a fraction.
 fn epoch_s(wall_ms: u64) -> f64 {
     wall_ms as f64 / 1000.0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_lead_to_calls() {
-        assert_eq!(Call::find("/services/nmap_service"), Some(Call::Service("nmap_service")));
-        assert_eq!(Call::find("/services/"), Some(Call::Service("")));
-        assert_eq!(Call::find("/services/a/b"), None);
-        assert_eq!(Call::find("/gateway/health-check/x"), Some(Call::HealthCheck("x")));
-        assert_eq!(Call::find("/gateway/canary/x"), None);
-        assert_eq!(Call::find("/registered"), None);
-    }
 }

@@ -26,15 +26,15 @@ pub(super) async fn heartbeat(control: &Control, headers: &HeaderMap, body: &Byt
 }
 
 pub(super) async fn deregister(control: &Control, name: &str, params: &str, caller: &Caller) -> Answer {
-    // What cannot have been registered is absent, and the removal of what is absent succeeds.
-    let Ok(service) = ServiceName::parse(name) else { return json(StatusCode::OK, &Deregistered::new(name)) };
     let mut errors = Vec::new();
     let id = query::read(params, paths::query::INSTANCE_ID, &mut errors, InstanceId::parse);
-    let all = query::is_on(params, paths::query::ALL);
     let drain = drain::span(params, paths::query::DRAIN, &mut errors).filter(|span| !span.is_zero());
     if !errors.is_empty() {
         return Err(Error::fields(errors));
     }
+    // What cannot have been registered is absent, and the removal of what is absent succeeds.
+    let Ok(service) = ServiceName::parse(name) else { return json(StatusCode::OK, &Deregistered::new(name)) };
+    let all = query::is_on(params, paths::query::ALL);
     let request = Deregistration { service: service.clone(), id, all, registrant: caller.address, drain };
     let applied = control.registrar.ask(Command::Deregister(request)).await;
     let applied = applied.map_err(|error| Error::of(error, service.as_str()))?;

@@ -4,7 +4,7 @@ use super::error::Error;
 use super::events::EventStream;
 use super::lookup::{self, Filter};
 use super::renderings::What;
-use super::{Answer, Call, Caller, Control, query};
+use super::{Answer, Call, Caller, Control, Made, query};
 use crate::clock;
 use crate::noticeboard::{Kind, Watcher};
 use bytes::Bytes;
@@ -64,29 +64,30 @@ enum Mode {
 }
 
 /// Whether a request asks for a watch, right or wrong.
-pub(super) fn is_watch(call: Call<'_>, parts: &Parts) -> bool {
+pub(super) fn is_watch(made: Made<'_>, parts: &Parts) -> bool {
     let query = parts.uri.query().unwrap_or_default();
-    matches!(call, Call::Services | Call::Service(_))
-        && call.allows(&parts.method)
+    matches!(made.entry.call, Call::Services | Call::Service)
+        && made.entry.allows(&parts.method)
         && (query::value(query, paths::query::WATCH).is_some() || prefers_events(&parts.headers))
 }
 
 /// Starts a watch; `None` when the request is none.
-pub(super) fn begin(control: &Arc<Control>, call: Call<'_>, parts: &Parts, caller: &Caller) -> Result<Option<Outcome>, Error> {
-    let (Call::Services | Call::Service(_)) = call else { return Ok(None) };
-    if !call.allows(&parts.method) {
+pub(super) fn begin(control: &Arc<Control>, made: Made<'_>, parts: &Parts, caller: &Caller) -> Result<Option<Outcome>, Error> {
+    let Made { entry, name } = made;
+    let (Call::Services | Call::Service) = entry.call else { return Ok(None) };
+    if !entry.allows(&parts.method) {
         return Ok(None);
     }
     let params = parts.uri.query().unwrap_or_default();
     let mut errors = Vec::new();
     let mode = Mode::read(params, &parts.headers, &mut errors);
-    let filter = if matches!(call, Call::Services) { Filter::read(params, &mut errors) } else { Filter::default() };
+    let filter = if entry.call == Call::Services { Filter::read(params, &mut errors) } else { Filter::default() };
     if !errors.is_empty() {
         return Err(Error::fields(errors));
     }
     let Some(kind) = mode.kind() else { return Ok(None) };
-    let (subject, service) = match call {
-        Call::Service(name) => {
+    let (subject, service) = match entry.call {
+        Call::Service => {
             let index = control.table.load().generation();
             // What is no name will never be there.
             let name = ServiceName::parse(name).map_err(|_| Error::not_found(name, index))?;
