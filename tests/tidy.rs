@@ -67,7 +67,7 @@ const IMPURE: &[&str] = &[
 /// `(manifest, its only dependencies)`.
 const DEPENDENCIES: &[(&str, &[&str])] = &[
     ("src/core/Cargo.toml", &["foldhash"]),
-    ("src/api/Cargo.toml", &["serde"]),
+    ("src/api/Cargo.toml", &["serde", "schemars", "serde_json"]), // the last two optional: for the gateway's description
     ("src/client/Cargo.toml", &["vertice-core", "vertice-api", "rustix", "serde_json", "signal-hook", "thiserror", "ureq"]),
 ];
 

@@ -13,6 +13,7 @@ mod harness;
 mod health_cache;
 mod mass_lapse;
 mod metrics;
+mod openapi;
 mod process;
 mod registry_api;
 mod resilience;

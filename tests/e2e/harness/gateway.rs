@@ -3,14 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::metrics::Metrics;
 use super::process::Process;
-use super::{PATIENCE, Request, Response, Upstream, get, now, post};
+use super::{Contract, PATIENCE, Request, Response, Upstream, get, now, post};
 
 /// Path of the program.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_vertice-gateway");
@@ -55,7 +55,7 @@ impl Builder {
         let dir = self.dir.clone().unwrap_or_else(|| Arc::new(tempfile::tempdir().unwrap()));
         let ports = [SocketAddr::new(self.address, 0); 2];
         let (process, [gateway, registry]) = self.launch(dir.path(), ports);
-        Gateway { process, gateway, registry, dir, builder: self }
+        Gateway { process, gateway, registry, dir, builder: self, contracts: [const { OnceLock::new() }; 2] }
     }
 
     /// Starts the program on these addresses and waits for it to accept.
@@ -91,6 +91,8 @@ pub(crate) struct Gateway {
     pub(crate) registry: SocketAddr,
     dir: Arc<TempDir>,
     builder: Builder,
+    /// What the listeners say of themselves.
+    contracts: [OnceLock<Contract>; 2],
 }
 
 impl Gateway {
@@ -134,13 +136,35 @@ impl Gateway {
     /// Asks the data plane.
     #[track_caller]
     pub(crate) fn data(&self, request: Request) -> Response {
-        request.send(self.gateway)
+        self.ask(&request, self.gateway, &self.contracts[0])
     }
 
     /// Asks the registry.
     #[track_caller]
     pub(crate) fn api(&self, request: Request) -> Response {
-        request.send(self.registry)
+        self.ask(&request, self.registry, &self.contracts[1])
+    }
+
+    /// Asks a listener, and checks that its description announces such an answer.
+    #[track_caller]
+    fn ask(&self, request: &Request, listener: SocketAddr, contract: &OnceLock<Contract>) -> Response {
+        let response = request.send(listener);
+        if !request.path().starts_with("/v2") {
+            if contract.get().is_none()
+                && let Some(fetched) = Contract::of(listener)
+            {
+                contract.get_or_init(|| fetched);
+            }
+            let verdict = contract.get().map_or(Ok(()), |contract| contract.check(request, &response));
+            verdict.unwrap_or_else(|error| panic!("/openapi.json: {error}\n{request:?}\n{response:?}"));
+        }
+        response
+    }
+
+    /// What the registry's listener says of itself.
+    #[track_caller]
+    pub(crate) fn contract(&self) -> Contract {
+        Contract::of(self.registry).expect("a description")
     }
 
     /// Registers an instance, whose id is its address, and checks that this works.

@@ -173,6 +173,20 @@ impl Request {
         self
     }
 
+    pub(crate) fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// The target without its query.
+    pub(crate) fn path(&self) -> &str {
+        self.target.split('?').next().unwrap_or_default()
+    }
+
+    /// The body, however it is framed.
+    pub(crate) fn whole_body(&self) -> Vec<u8> {
+        self.body.clone().or_else(|| self.chunks.as_ref().map(|chunks| chunks.concat())).unwrap_or_default()
+    }
+
     /// Sends from another of the machine's loopback addresses.
     pub(crate) fn from(mut self, source: impl Into<IpAddr>) -> Self {
         self.source = Some(source.into());

@@ -3,6 +3,7 @@
 
 pub(crate) mod clock;
 pub(crate) mod conn;
+pub(crate) mod contract;
 pub(crate) mod dns;
 pub(crate) mod gate;
 pub(crate) mod gateway;
@@ -16,6 +17,7 @@ pub(crate) mod upstream;
 
 pub(crate) use clock::{eventually, now, wait_for};
 pub(crate) use conn::Conn;
+pub(crate) use contract::Contract;
 pub(crate) use gate::Gate;
 pub(crate) use gateway::Gateway;
 pub(crate) use http::{Request, Response, delete, get, head, post};
