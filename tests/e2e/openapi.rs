@@ -58,7 +58,10 @@ fn every_call_answers_as_described() {
     let index = ask(get("/services")).expect(200).header("x-vertice-index").unwrap().to_owned();
     ask(get("/services?detail=1&tag=t&version=1&zone=z&status=degraded")).expect(200);
     ask(get(&format!("/services?watch={index}&wait=1ms"))).expect(200);
+    ask(get("/services?watch=x&wait=1h&status=well&zone=&tag=%01")).expect(422);
     ask(get("/services/nmap_service")).expect(200);
+    ask(get(&format!("/services/nmap_service?watch={index}&wait=1ms"))).expect(200);
+    ask(get("/services/nmap_service?watch=-1")).expect(422);
     ask(get("/services/absent")).expect(404);
     ask(get("/gateway/health-check/nmap_service")).expect(200);
     ask(get("/gateway/health-check/absent")).expect(404);

@@ -153,9 +153,6 @@ fn refusal(status: u16) -> Value {
     if reasons.contains(&Reason::Unauthorized) {
         fields[header::WWW_AUTHENTICATE.as_str()] = json!({"required": true, "schema": {"const": "Bearer"}});
     }
-    if reasons.contains(&Reason::NotFound) {
-        fields[headers::INDEX] = header_reference("IndexOfLookup");
-    }
     json!({
         "description": format!("{}.", titles.join(", or: ")),
         "headers": fields,
@@ -205,16 +202,11 @@ fn header_reference(name: &str) -> Value {
 }
 
 fn response_headers() -> Value {
-    let index = json!({"type": "integer", "minimum": 0});
     json!({
         "Index": {
-            "description": "The index of the registry that the answer shows: an opaque number for `watch`.",
+            "description": "The index of the registry at the time of the answer: an opaque number for `watch` and `Last-Event-ID`.",
             "required": true,
-            "schema": index,
-        },
-        "IndexOfLookup": {
-            "description": "On look-ups of a service: the index at which it is absent.",
-            "schema": index,
+            "schema": {"type": "integer", "minimum": 0},
         },
         "Reason": {
             "description": "The `reason` of the body.",

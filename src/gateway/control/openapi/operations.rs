@@ -2,7 +2,7 @@
 
 use super::super::call::Call;
 use super::rules::{label, reference};
-use super::{header_reference, problem, success};
+use super::{header_reference, problem, refusal, success};
 use http::StatusCode;
 use serde_json::{Value, json};
 use vertice_api::headers;
@@ -48,6 +48,16 @@ pub(super) fn describe(call: Call) -> Described {
 }
 
 fn register() -> Described {
+    let (status, mut registered) = success(StatusCode::CREATED, "Registered.", &reference("Registered"));
+    let (service, instance) = ("$response.body#/service_name", "$response.body#/instance_id");
+    registered["links"] = json!({
+        "Renewal": {"operationId": "heartbeat", "requestBody": {"service_name": service, "instance_id": instance}},
+        "Lookup": {"operationId": "getService", "parameters": {"path.name": service}},
+        "Removal": {
+            "operationId": "deregister",
+            "parameters": {"path.name": service, "query.instance_id": instance},
+        },
+    });
     Described {
         id: "register",
         summary: "Register an instance, or update its registration",
@@ -55,7 +65,7 @@ fn register() -> Described {
             yet (`resolved` is then false). Without `instance_id` it is known by the registrant's address. The same endpoint \
             under the same service is the same instance.",
         body: Some("RegisterRequest"),
-        answers: vec![success(StatusCode::CREATED, "Registered.", &reference("Registered"))],
+        answers: vec![(status, registered)],
         refusals: &[415, 422],
         ..Described::default()
     }
@@ -119,13 +129,18 @@ fn services() -> Described {
 fn service() -> Described {
     let mut parameters = vec![name("The service.", &reference(rule::SERVICE_NAME))];
     parameters.extend(watch());
+    let mut absent = refusal(404);
+    absent["headers"][headers::INDEX] = header_reference("Index");
     Described {
         id: "getService",
         summary: "One service",
         description: STREAMED,
         parameters,
-        answers: vec![watched("The service: the fields of its best instance, and all instances.", &reference("ServiceInfo"))],
-        refusals: &[404, 422],
+        answers: vec![
+            watched("The service: the fields of its best instance, and all instances.", &reference("ServiceInfo")),
+            (404, absent),
+        ],
+        refusals: &[422],
         ..Described::default()
     }
 }

@@ -74,7 +74,7 @@ fn a_token_is_optional_while_none_is_configured() {
 }
 
 #[test]
-fn operations_have_names_of_their_own() {
+fn operations_have_names_of_their_own_and_links_lead_to_them() {
     let mut ids = BTreeSet::new();
     visit(&document(EVERYTHING), &mut |key, value| {
         if key == Some("operationId") {
@@ -82,6 +82,9 @@ fn operations_have_names_of_their_own() {
         }
     });
     assert_eq!(ids.len(), CALLS.len());
+    let links = &document(EVERYTHING)["paths"]["/register"]["post"]["responses"]["201"]["links"];
+    let targets: Vec<&Value> = links.as_object().unwrap().values().map(|link| &link["operationId"]).collect();
+    assert!(targets.iter().all(|id| ids.contains(id.as_str().unwrap())), "{targets:?}");
 }
 
 fn visit(value: &Value, seen: &mut impl FnMut(Option<&str>, &Value)) {
