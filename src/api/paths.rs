@@ -1,6 +1,7 @@
 //! Paths and query parameters.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 /// `POST`: create or update a registration.
 pub const REGISTER: &str = "/register";
@@ -70,6 +71,14 @@ pub fn deregister(name: &str, instance_id: Option<&str>) -> String {
     path
 }
 
+/// `/services?detail=1`, of the services with an instance that has all of these.
+#[must_use]
+pub fn services_detailed(filters: &[(&str, &str)]) -> String {
+    let mut path = format!("{SERVICES}?{}=1", query::DETAIL);
+    filters.iter().for_each(|(name, value)| push_parameter(&mut path, name, Some(value)));
+    path
+}
+
 /// `/services/{name}`.
 #[must_use]
 pub fn service(name: &str) -> String {
@@ -88,6 +97,21 @@ pub fn drain(name: &str) -> String {
     below(GATEWAY_DRAIN, name)
 }
 
+/// [`drain`] of one instance, or of all, for that long; no time at all ends a drain.
+#[must_use]
+pub fn drain_for(name: &str, instance_id: Option<&str>, span: Duration) -> String {
+    let mut path = drain(name);
+    let (seconds, millis) = (span.as_secs(), span.as_millis());
+    // Writing to a String cannot fail.
+    let _ = if span.subsec_millis() == 0 {
+        write!(path, "?{}={seconds}s", query::FOR)
+    } else {
+        write!(path, "?{}={millis}ms", query::FOR)
+    };
+    push_parameter(&mut path, query::INSTANCE_ID, instance_id);
+    path
+}
+
 /// `/v2/{name}`: append the path that the service shall see.
 #[must_use]
 pub fn data_plane(name: &str) -> String {
@@ -100,6 +124,16 @@ fn below(parent: &str, name: &str) -> String {
     path.push('/');
     push_encoded(&mut path, name);
     path
+}
+
+/// Adds a parameter that is not the first one.
+fn push_parameter(path: &mut String, name: &str, value: Option<&str>) {
+    if let Some(value) = value {
+        path.push('&');
+        path.push_str(name);
+        path.push('=');
+        push_encoded(path, value);
+    }
 }
 
 /// Percent-encodes everything but RFC 3986 "unreserved" and `:`, which is harmless in a segment and in a query and keeps
@@ -134,5 +168,10 @@ mod tests {
         assert_eq!(deregister("abc", Some("osint:8049")), "/deregister/abc?instance_id=osint:8049");
         assert_eq!(deregister("abc", Some("[::1]:80")), "/deregister/abc?instance_id=%5B::1%5D:80");
         assert_eq!(deregister("abc", Some("a&all=1")), "/deregister/abc?instance_id=a%26all%3D1");
+        assert_eq!(drain_for("abc", None, Duration::ZERO), "/gateway/drain/abc?for=0s");
+        let path = drain_for("abc", Some("a&b"), Duration::from_millis(1500));
+        assert_eq!(path, "/gateway/drain/abc?for=1500ms&instance_id=a%26b");
+        assert_eq!(services_detailed(&[]), "/services?detail=1");
+        assert_eq!(services_detailed(&[(query::TAG, "a b"), (query::ZONE, "é")]), "/services?detail=1&tag=a%20b&zone=%C3%A9");
     }
 }

@@ -30,6 +30,6 @@ mod transport;
 
 pub use lifecycle::{HealthGate, Step};
 pub use registration::{Registration, RegistrationConfig};
-pub use registry::{RegistryClient, RegistryError, RegistryUrls, Token};
+pub use registry::{Answer, ByteStream, RegistryClient, RegistryError, RegistryUrls, Token};
 pub use vertice_core::name::{InstanceId, ServiceName};
 pub use vertice_core::status::Status;

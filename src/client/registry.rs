@@ -11,6 +11,10 @@ use vertice_core::endpoint::{Endpoint, Scheme};
 
 use crate::transport;
 
+mod answer;
+
+pub use answer::{Answer, ByteStream};
+
 /// Speaks to one of several registries: to the last one that answered, and to the next when that one does not.
 ///
 /// Every call of the registry's API may be repeated without harm, so a call that got no answer (or 5xx) simply goes to the
