@@ -5,6 +5,7 @@
 
 pub mod accept;
 pub mod aliases;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;

@@ -1,9 +1,12 @@
 //! The binary: arguments and environment in, exit code out.
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::LazyLock;
+use vertice_gateway::cli;
 use vertice_gateway::config::{self, Config, LogFormat};
 use vertice_gateway::demo;
 use vertice_gateway::server::Gateway;
@@ -12,13 +15,19 @@ use vertice_gateway::telemetry::log;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// What clap ends with, too.
+const EXIT_USAGE: u8 = 2;
 /// The configuration is bad (`EX_CONFIG` of sysexits.h).
 const EXIT_CONFIG: u8 = 78;
+
+/// With what it was built from.
+static VERSION: LazyLock<String> =
+    LazyLock::new(|| format!("{} (build {})", env!("CARGO_PKG_VERSION"), vertice_gateway::BUILD));
 
 /// Reverse proxy and service registry in one process.
 #[derive(Parser)]
 #[command(
-    version,
+    version = VERSION.as_str(),
     after_help = "Configuration: --config FILE, else VERTICE_CONFIG, else /etc/vertice/vertice.toml if it \
 exists, else defaults. VERTICE_SECTION__KEY overrides any key. conf/vertice.toml documents them all."
 )]
@@ -29,25 +38,29 @@ struct Cli {
     options: Options,
 }
 
-#[derive(Args)]
+#[derive(Args, Default)]
 struct Options {
     /// The configuration file.
-    #[arg(long, short, global = true, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
 enum Call {
     /// Serve; what happens without a command, too.
-    Run,
+    Run(Options),
     /// Check the configuration and exit: 0 when it is good, 78 with every mistake when it is not.
-    Check,
+    Check(Options),
     /// Serve together with a small service that registers itself, to try things out.
     Demo {
         /// Send the demonstration's requests, print PASS and exit.
         #[arg(long)]
         once: bool,
+        #[command(flatten)]
+        options: Options,
     },
+    #[command(flatten)]
+    Ask(cli::Call),
 }
 
 fn main() -> ExitCode {
@@ -55,26 +68,51 @@ fn main() -> ExitCode {
     #[expect(clippy::disallowed_methods, reason = "the environment is read here, once")]
     let env: BTreeMap<String, String> =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
-    let config = match config::load(cli.options.config.as_deref(), &env) {
-        Ok(config) => config,
-        Err(mistakes) => {
-            complain(&mistakes);
-            return ExitCode::from(EXIT_CONFIG);
-        }
-    };
-    match cli.command.unwrap_or(Call::Run) {
-        Call::Check => check(&config),
-        Call::Run => {
+    match cli.command.unwrap_or_default() {
+        Call::Ask(_) if cli.options.config.is_some() => misused("--config is not for commands that ask a running gateway"),
+        Call::Ask(call) => cli::run(&call, &env, Cli::command),
+        Call::Check(options) => options.or(cli.options).load(&env, |config| check(&config)),
+        Call::Run(options) => options.or(cli.options).load(&env, |config| {
             start_log(&config);
             raise_descriptor_limit();
             finish(Gateway::prepare(config).and_then(Gateway::run))
-        }
-        Call::Demo { once } => {
+        }),
+        Call::Demo { once, options } => options.or(cli.options).load(&env, |config| {
             start_log(&config);
             raise_descriptor_limit();
             finish(demo::run(config, once))
+        }),
+    }
+}
+
+impl Default for Call {
+    fn default() -> Self {
+        Self::Run(Options::default())
+    }
+}
+
+impl Options {
+    /// The same option may stand before the command and after it.
+    fn or(self, before: Self) -> Self {
+        Self { config: self.config.or(before.config) }
+    }
+
+    fn load(self, env: &BTreeMap<String, String>, command: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+        match config::load(self.config.as_deref(), env) {
+            Ok(config) => command(config),
+            Err(mistakes) => {
+                complain(&mistakes);
+                ExitCode::from(EXIT_CONFIG)
+            }
         }
     }
+}
+
+fn misused(message: &str) -> ExitCode {
+    let error = Cli::command().error(ErrorKind::ArgumentConflict, message);
+    // Whoever closed standard error does not want to know.
+    let _ = error.print();
+    ExitCode::from(EXIT_USAGE)
 }
 
 /// Takes as many descriptors as the system lets this process have: each client and each upstream connection needs one, and the
