@@ -8,7 +8,6 @@ use crate::seed;
 use crate::table::{Attach, Service, Upstream};
 use crate::time::Moment;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// The attempts that a request has made so far: which instances, and how often each.
 #[derive(Clone, Copy, Debug, Default)]
@@ -112,7 +111,7 @@ pub fn pick<'a, X: Attach>(service: &'a Service<X>, tried: &Tried, now: Moment, 
     }
     let start = match service.policy.algorithm {
         Algorithm::P2c => better_of_two(service, tried, now, seed),
-        Algorithm::RoundRobin => turn(service),
+        Algorithm::RoundRobin => service.wheel.advance(),
     };
     let mut refusal = NoPick::Exhausted;
     for step in 0..usable.len() {
@@ -188,14 +187,6 @@ fn is_cheaper<X: Attach>(a: &Upstream<X>, b: &Upstream<X>, now: Moment) -> bool 
         load::cost(upstream.cells.load.in_flight(), known.unwrap_or(stand_in), upstream.facts.weight)
     };
     cost(a, known_a) < cost(b, known_b)
-}
-
-fn turn<X: Attach>(service: &Service<X>) -> usize {
-    let wheel = &service.wheel;
-    let total = u64::from(wheel.sums.last().copied().unwrap_or(0)).max(1);
-    let turn = wheel.turn.fetch_add(1, Ordering::Relaxed);
-    let unit = (turn % total) * u64::from(wheel.stride) % total;
-    wheel.sums.partition_point(|&sum| u64::from(sum) <= unit)
 }
 
 #[cfg(test)]

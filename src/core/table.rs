@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What the shell hangs on services and instances (connection templates, metric handles), and how it makes them.
@@ -179,8 +179,8 @@ impl<X: Attach> Service<X> {
 #[derive(Debug)]
 pub struct Wheel {
     /// Running sums of the weights.
-    pub(crate) sums: Box<[u32]>,
-    pub(crate) stride: u32,
+    sums: Box<[u32]>,
+    stride: u32,
     pub(crate) turn: Arc<AtomicU64>,
 }
 
@@ -196,6 +196,15 @@ impl Wheel {
             .collect();
         let total = sums.last().copied().unwrap_or(0);
         Self { sums, stride: coprime_near_golden_section(total), turn }
+    }
+
+    /// The index of the weight whose turn it is. Meaningless where all weights are 0.
+    #[must_use]
+    pub fn advance(&self) -> usize {
+        let total = u64::from(self.sums.last().copied().unwrap_or(0)).max(1);
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let unit = (turn % total) * u64::from(self.stride) % total;
+        self.sums.partition_point(|&sum| u64::from(sum) <= unit)
     }
 }
 
