@@ -10,6 +10,8 @@ pub const AUTHORIZATION: &str = "Authorization";
 pub const REASON: &str = "X-Vertice-Reason";
 /// The index of the registry at the time of the answer.
 pub const INDEX: &str = "X-Vertice-Index";
+/// What kind of answer is wanted.
+pub const ACCEPT: &str = "Accept";
 /// The index after which an event stream goes on.
 pub const LAST_EVENT_ID: &str = "Last-Event-ID";
 /// Names one request through all logs.

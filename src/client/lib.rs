@@ -2,6 +2,8 @@
 //!
 //! - [`Registration`] keeps a service registered: it registers, sends heartbeats, registers again whenever the registry has
 //!   forgotten the service, and takes the registration back in the end. A registry that is away never disturbs the caller.
+//! - [`Discovery`] knows where services are: it asks the registry once, and from then on the registry tells it of changes.
+//!   Blocking, and as futures of any runtime.
 //! - [`RegistryClient`] makes single calls: register, heartbeat, deregister, lookup, list.
 //! - [`sidecar`] does the former for a service that knows nothing of it.
 //!
@@ -16,10 +18,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! **Invariant:** [`lifecycle`] decides and does no I/O; everything else does I/O and decides nothing. This crate reads no
+//! **Invariant:** [`lifecycle`] and [`discovery::follower`] decide and do no I/O; the rest does I/O and decides nothing. This crate reads no
 //! environment variable except in its binary, and clocks only in `clock.rs`.
 
+mod authority;
 mod clock;
+pub mod discovery;
 pub mod lifecycle;
 pub mod probe;
 pub mod registration;
@@ -28,6 +32,7 @@ pub mod sidecar;
 pub mod span;
 mod transport;
 
+pub use discovery::{Discovery, DiscoveryError, DiscoverySettings};
 pub use lifecycle::{HealthGate, Step};
 pub use registration::{Registration, RegistrationConfig};
 pub use registry::{Answer, ByteStream, RegistryClient, RegistryError, RegistryUrls, Token};

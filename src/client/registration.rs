@@ -11,6 +11,7 @@ use vertice_api::{HeartbeatRequest, RegisterRequest};
 use vertice_core::name::ServiceName;
 use vertice_core::status::Status;
 
+use crate::authority;
 use crate::clock::{self, Stopwatch};
 use crate::lifecycle::{Action, Event, HealthGate, Lifecycle, Report, Settings, Step};
 use crate::probe::Probe;
@@ -61,7 +62,7 @@ impl RegistrationConfig {
         let usual = Settings::default();
         Self {
             service_name,
-            instance_id: authority(&endpoint),
+            instance_id: authority::of(&endpoint),
             endpoint,
             health_endpoint: DEFAULT_HEALTH_ENDPOINT.to_owned(),
             metadata: BTreeMap::new(),
@@ -349,18 +350,6 @@ impl<L, O> Drop for Worker<L, O> {
     }
 }
 
-/// `host:port` of a URL, with the scheme's port where it names none.
-fn authority(endpoint: &str) -> String {
-    let (scheme, rest) = endpoint.split_once("://").unwrap_or(("http", endpoint));
-    let authority = &rest[..rest.find('/').unwrap_or(rest.len())];
-    let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
-    match (has_port, scheme) {
-        (true, _) => authority.to_owned(),
-        (false, "https") => format!("{authority}:443"),
-        (false, _) => format!("{authority}:80"),
-    }
-}
-
 /// The deepest thing on it is ureq reading an answer.
 const STACK: usize = 256 * 1024;
 /// How long stopping may take.
@@ -369,21 +358,3 @@ const STOP_MAX: Duration = Duration::from_secs(2);
 const FAREWELL_MAX: Duration = Duration::from_millis(1200);
 /// What one registry gets of it at least.
 const FAREWELL_MIN: Duration = Duration::from_millis(300);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn identity_is_host_and_port() {
-        for (endpoint, id) in [
-            ("http://osint:8049", "osint:8049"),
-            ("http://osint/prefix", "osint:80"),
-            ("https://osint", "osint:443"),
-            ("http://[::1]:8080/x", "[::1]:8080"),
-            ("http://[::1]", "[::1]:80"),
-        ] {
-            assert_eq!(authority(endpoint), id);
-        }
-    }
-}

@@ -74,7 +74,7 @@ impl RegistryClient {
     /// # Errors
     /// No registry answered, or it refused.
     pub fn lookup(&self, service: &str) -> Result<Option<ServiceInfo>, RegistryError> {
-        match self.call(Method::Get, &paths::service(service), READ_ANSWER_MAX, |answer| serde_json::from_slice(answer)) {
+        match self.call(Method::Get, &paths::service(service), SERVICE_ANSWER_MAX, |answer| serde_json::from_slice(answer)) {
             Err(error) if error.is_not_found() => Ok(None),
             result => result.map(Some),
         }
@@ -99,12 +99,36 @@ impl RegistryClient {
         self.agent.clone().shutdown();
     }
 
+    /// Opens a watch over all services that goes on after `index`, or begins now. `None`: the registry answers with
+    /// something else, it knows no watches. `agent` says how long an answer may take.
+    pub(crate) fn watch(&self, agent: &ureq::Agent, index: Option<u64>) -> Result<Option<ureq::Body>, RegistryError> {
+        self.ask_each(|base| {
+            let mut request = agent.get(format!("{base}{}", paths::SERVICES)).header(headers::ACCEPT, headers::EVENT_STREAM);
+            if let Some(index) = index {
+                request = request.header(headers::LAST_EVENT_ID, index.to_string());
+            }
+            let mut response = self.authorised(request).call().map_err(|error| unreachable(base, &error))?;
+            let status = response.status().as_u16();
+            if !(200..300).contains(&status) {
+                let body = response.body_mut().with_config().limit(WRITE_ANSWER_MAX).read_to_vec();
+                return Err(refusal(base, status, &body.unwrap_or_default()));
+            }
+            let is_stream = response.body().mime_type().is_some_and(|kind| kind.eq_ignore_ascii_case(headers::EVENT_STREAM));
+            Ok(is_stream.then(|| response.into_body()))
+        })
+    }
+
     fn call<T>(&self, method: Method<'_>, path: &str, answer_max: u64, read: Reader<T>) -> Result<T, RegistryError> {
+        self.ask_each(|base| self.call_one(base, method, path, answer_max, read))
+    }
+
+    /// Asks the registry that answered last, and then the others, until one answers.
+    fn ask_each<T>(&self, ask: impl Fn(&str) -> Result<T, RegistryError>) -> Result<T, RegistryError> {
         let count = self.urls.0.len();
         let first = self.current.load(Ordering::Relaxed);
         let mut result = Err(RegistryError::NoAddress);
         for index in (0..count).map(|n| (first + n) % count) {
-            result = self.call_one(&self.urls.0[index], method, path, answer_max, read);
+            result = ask(&self.urls.0[index]);
             if !result.as_ref().is_err_and(RegistryError::is_worth_another_address) {
                 self.current.store(index, Ordering::Relaxed);
                 break;
@@ -122,7 +146,7 @@ impl RegistryClient {
         read: Reader<T>,
     ) -> Result<T, RegistryError> {
         let url = format!("{base}{path}");
-        let unreachable = |error: ureq::Error| RegistryError::Unreachable { url: base.to_owned(), cause: error.to_string() };
+        let unreachable = |error: ureq::Error| unreachable(base, &error);
         let mut response = match method {
             Method::Get => self.authorised(self.agent.get(&url)).call(),
             Method::Delete => self.authorised(self.agent.delete(&url)).call(),
@@ -161,6 +185,10 @@ enum Method<'a> {
 
 /// Reads the body of a good answer.
 type Reader<T> = fn(&[u8]) -> serde_json::Result<T>;
+
+fn unreachable(base: &str, error: &ureq::Error) -> RegistryError {
+    RegistryError::Unreachable { url: base.to_owned(), cause: error.to_string() }
+}
 
 fn unwritable(error: serde_json::Error) -> RegistryError {
     RegistryError::Unwritable(error.to_string())
@@ -307,7 +335,9 @@ pub struct TokenError;
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Answers to writes are a few hundred bytes.
 const WRITE_ANSWER_MAX: u64 = 64 * 1024;
-/// 100 000 instances fit.
+/// 20 000 instances fit.
+const SERVICE_ANSWER_MAX: u64 = 8 * 1024 * 1024;
+/// A million names fit.
 const READ_ANSWER_MAX: u64 = 64 * 1024 * 1024;
 /// Characters of a registry's reasons that are kept.
 const DETAIL_MAX: usize = 1000;

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use ureq::config::ConfigBuilder;
+use ureq::typestate::AgentScope;
+
 /// An agent whose calls end within `timeout` (resolving and connecting within 1 s each).
 ///
 /// - No pool: calls are many seconds apart, so a kept connection would nearly always have been closed by the other side.
@@ -9,9 +12,19 @@ use std::time::Duration;
 /// - No proxy: `HTTP_PROXY` is meant for the internet, the registry and the service are next door.
 /// - Small buffers: ureq's 128 KiB each would be most of our memory.
 pub(crate) fn agent(timeout: Duration) -> ureq::Agent {
+    config(timeout).timeout_global(Some(timeout)).build().into()
+}
+
+/// An agent for an answer that never ends: its head comes within `timeout`, and after that it is never silent for longer
+/// than `silence_max`.
+pub(crate) fn endless(timeout: Duration, silence_max: Duration) -> ureq::Agent {
+    let config = config(timeout).timeout_send_request(Some(timeout)).timeout_recv_response(Some(timeout));
+    config.timeout_per_read(Some(silence_max)).build().into()
+}
+
+fn config(timeout: Duration) -> ConfigBuilder<AgentScope> {
     ureq::Agent::config_builder()
         .http_status_as_error(false)
-        .timeout_global(Some(timeout))
         .timeout_resolve(Some(CONNECT_TIMEOUT.min(timeout)))
         .timeout_connect(Some(CONNECT_TIMEOUT.min(timeout)))
         .max_idle_connections(0)
@@ -23,8 +36,6 @@ pub(crate) fn agent(timeout: Duration) -> ureq::Agent {
         .output_buffer_size(BUFFER)
         .proxy(None)
         .user_agent(concat!("vertice-client/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .into()
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
