@@ -25,7 +25,11 @@ const IMPORTERS: &[(&str, &[&str], &str)] = &[
         ],
         "decisions must not depend on who moves the bytes",
     ),
-    ("std::env", &["src/gateway/main.rs", "src/gateway/config/raw.rs", "src/client/bin/"], "the environment is read once"),
+    (
+        "std::env",
+        &["src/gateway/main.rs", "src/gateway/config/raw.rs", "src/client/bin/", "src/client/examples/"],
+        "the environment is read once",
+    ),
     ("std::time::Instant::now", &["src/gateway/clock.rs", "src/client/clock.rs"], "elsewhere time is an argument"),
     ("std::time::SystemTime::now", &["src/gateway/clock.rs", "src/client/clock.rs"], "elsewhere time is an argument"),
     (
