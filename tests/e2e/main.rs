@@ -8,6 +8,7 @@
 
 mod cli;
 mod demo;
+mod discovery;
 mod dns;
 mod fuzz;
 mod harness;

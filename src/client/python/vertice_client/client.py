@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 import threading
-from typing import Any, Callable, ClassVar, Dict, Iterable, List, Optional
+from typing import Any, Callable, ClassVar, Dict, Generic, Iterable, List, Optional, TypeVar
 from urllib.parse import quote
 
 from .transport import Answer, RegistryError, Transport
@@ -21,14 +21,17 @@ REMEMBERED_MAX = 1000
 """How many registrations one client remembers; the oldest is forgotten first."""
 
 
-class _OnClassToo:
+T = TypeVar("T")
+
+
+class _OnClassToo(Generic[T]):
     """A method that, called on the class, is called on its default object: ``await RegistryClient.register(…)``."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., T]) -> None:
         self._function = function
         functools.update_wrapper(self, function)  # type: ignore[arg-type]
 
-    def __get__(self, instance: Optional["RegistryClient"], owner: type) -> Callable[..., Any]:
+    def __get__(self, instance: Optional["RegistryClient"], owner: type) -> Callable[..., T]:
         target = instance if instance is not None else owner.default()  # type: ignore[attr-defined]
         return functools.partial(self._function, target)
 
@@ -245,7 +248,7 @@ def request(
     return body
 
 
-async def _beside(call: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
+async def _beside(call: Callable[..., T], *arguments: Any, **more: Any) -> T:
     return await asyncio.get_running_loop().run_in_executor(None, functools.partial(call, *arguments, **more))
 
 
