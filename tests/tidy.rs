@@ -62,6 +62,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("src/core/", &["vertice_api", "vertice_client", "vertice_gateway"]),
     ("src/api/", &["vertice_core", "vertice_client", "vertice_gateway"]),
     ("src/client/", &["vertice_gateway"]),
+    // A program of 5 MB has no use for it.
+    ("src/client/sidecar/", &["crate::discovery"]),
 ];
 
 /// Who may import the wiring.

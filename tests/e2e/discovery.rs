@@ -70,8 +70,7 @@ fn a_restart_is_survived_and_what_changed_meanwhile_is_heard_of() {
     gateway.register_at("nmap_service", "http://127.0.0.9:1");
     gateway.register_at("gone_service", "http://127.0.0.9:2");
     let discovery = discovery(&gateway);
-    let (mut nmap, mut gone) =
-        (discovery.subscribe("nmap_service").unwrap(), discovery.subscribe("gone_service").unwrap());
+    let (mut nmap, mut gone) = (discovery.subscribe("nmap_service").unwrap(), discovery.subscribe("gone_service").unwrap());
     wait_for(&mut nmap, &["http://127.0.0.9:1"]);
     wait_for(&mut gone, &["http://127.0.0.9:2"]);
     eventually("the watch", || discovery.state() == State::Watching);

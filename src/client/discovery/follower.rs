@@ -123,9 +123,17 @@ pub struct Follower {
 #[derive(Clone, Debug)]
 enum Phase {
     Connecting,
-    Watching { since: Duration },
-    Polling { until: Duration },
-    Away { until: Duration },
+    Watching {
+        since: Duration,
+        /// Whether anything has come through.
+        heard: bool,
+    },
+    Polling {
+        until: Duration,
+    },
+    Away {
+        until: Duration,
+    },
 }
 
 impl Follower {
@@ -259,7 +267,7 @@ impl Follower {
     }
 
     fn opened(&mut self, now: Duration) {
-        self.phase = Phase::Watching { since: now };
+        self.phase = Phase::Watching { since: now, heard: false };
         self.interrupted = false;
         if self.position.is_none() {
             self.cache.unproven();
@@ -274,6 +282,9 @@ impl Follower {
     }
 
     fn read(&mut self, frame: Frame, now: Duration) {
+        if let Phase::Watching { heard, .. } = &mut self.phase {
+            *heard = true;
+        }
         if let Frame::Event { kind, id, data } = frame {
             // An id that is no index cannot be gone on from; then the next watch starts afresh.
             let position = id.map(|id| id.parse().ok());
@@ -312,7 +323,14 @@ impl Follower {
             self.phase = Phase::Connecting;
             return;
         }
-        if matches!(self.phase, Phase::Watching { since } if now >= since.saturating_add(STEADY)) {
+        if let Phase::Watching { since, heard } = self.phase
+            && now >= since.saturating_add(STEADY)
+        {
+            if !heard {
+                // Somebody on the way keeps the events back.
+                self.no_watch(false, now);
+                return;
+            }
             self.failures = 0;
         }
         self.away(cause, now);

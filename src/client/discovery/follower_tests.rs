@@ -165,6 +165,7 @@ fn an_unreadable_change_is_looked_up() {
 #[test]
 fn stale_beats_nothing() {
     let mut it = watching();
+    it.handle(Duration::ZERO, Event::Read(Frame::KeepAlive));
     let mut now = SECOND * 30;
     let mut action = it.handle(now, Event::Ended("gone".into()));
     let mut waits = Vec::new();
@@ -222,6 +223,18 @@ fn a_registry_without_watches_is_polled() {
     assert_eq!(it.handle(SECOND * 10, found("abc", "http://b", 0)), Action::Sleep(Some(SECOND * 20)));
     assert_eq!(endpoint(&mut it, "abc", SECOND * 12).unwrap(), ("http://b".to_owned(), SECOND * 2));
     assert_eq!(it.handle(SECOND * 300, Event::Tick), Action::Open(None), "it may have been replaced by one that has them");
+}
+
+#[test]
+fn a_watch_through_which_nothing_comes_is_none() {
+    let mut it = watching();
+    assert_eq!(it.handle(SECOND * 40, Event::Ended("timed out".into())), Action::Lookup(name("abc")));
+    assert_eq!(it.state(), State::Polling);
+
+    let mut it = watching();
+    it.handle(SECOND, Event::Read(Frame::KeepAlive));
+    assert!(matches!(it.handle(SECOND * 41, Event::Ended("timed out".into())), Action::Sleep(Some(_))));
+    assert_eq!(it.state(), State::Away("timed out".into()));
 }
 
 #[test]
