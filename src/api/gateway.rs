@@ -42,6 +42,7 @@ pub struct GatewayStatus {
 
 /// Leases, and whether they are believed. When most instances fall silent at once, nobody lapses: they are held and probed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LeaseStatus {
     /// Whether a mass lapse is suspected.
     pub holding: bool,

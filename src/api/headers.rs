@@ -20,8 +20,6 @@ pub const REQUEST_ID: &str = "X-Request-ID";
 pub const RETRY_AFTER: &str = "Retry-After";
 /// Media type of a body.
 pub const CONTENT_TYPE: &str = "Content-Type";
-/// Media types that the client can read.
-pub const ACCEPT: &str = "Accept";
 /// When the answer was made.
 pub const DATE: &str = "Date";
 

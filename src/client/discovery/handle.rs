@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use vertice_api::Instance;
 use vertice_core::endpoint::Endpoint;
-use vertice_core::name::{NameError, ServiceName};
+use vertice_core::name::ServiceName;
+use vertice_core::rule::BrokenRule;
 
 use super::cache::Answer;
 use super::follower::{Pace, State};
@@ -244,7 +245,7 @@ pub enum DiscoveryError {
         /// What was asked for.
         name: String,
         /// The rule it breaks.
-        cause: NameError,
+        cause: BrokenRule,
     },
     /// The registry was asked, and there is none.
     #[error("no service {service} is registered")]

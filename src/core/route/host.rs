@@ -2,7 +2,7 @@
 
 use super::path::Paths;
 use super::{Incoming, Map, Match, StaticRoute, new_map};
-use crate::name::NameError;
+use crate::rule::BrokenRule;
 use foldhash::quality::FixedState;
 use std::fmt;
 use std::sync::Arc;
@@ -25,34 +25,34 @@ impl HostPattern {
     ///
     /// # Errors
     /// A sentence naming the rule that the text breaks.
-    pub fn parse(text: &str) -> Result<Self, NameError> {
+    pub fn parse(text: &str) -> Result<Self, BrokenRule> {
         let lower = text.to_ascii_lowercase();
         let bare = lower.strip_suffix('.').unwrap_or(&lower);
         if bare.len() > HOST_BYTES_MAX {
-            return Err(NameError("must be at most 253 characters long"));
+            return Err(BrokenRule("must be at most 253 characters long"));
         }
         if let Some(inside) = bare.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             let address = inside.parse::<std::net::Ipv6Addr>();
-            return address.map(|_| Self::Exact(bare.into())).map_err(|_| NameError("must be an IPv6 address in its brackets"));
+            return address.map(|_| Self::Exact(bare.into())).map_err(|_| BrokenRule("must be an IPv6 address in its brackets"));
         }
         if bare.contains(':') {
-            return Err(NameError(
+            return Err(BrokenRule(
                 "must have no port, as requests match whatever theirs is; an IPv6 address is put in brackets",
             ));
         }
         let (domain, is_wildcard) = bare.strip_prefix("*.").map_or((bare, false), |domain| (domain, true));
         if domain.contains('*') {
-            return Err(NameError("may have '*' only as its whole first label, as in *.example.com"));
+            return Err(BrokenRule("may have '*' only as its whole first label, as in *.example.com"));
         }
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
         if domain.split('.').any(|label| !(1..=63).contains(&label.len()) || !label.bytes().all(allowed)) {
-            return Err(NameError("must be labels of 1 to 63 letters, digits, '-' and '_' with dots between them"));
+            return Err(BrokenRule("must be labels of 1 to 63 letters, digits, '-' and '_' with dots between them"));
         }
         if !is_wildcard {
             return Ok(Self::Exact(bare.into()));
         }
         if domain.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit())) {
-            return Err(NameError("must have a name behind '*.', not an address"));
+            return Err(BrokenRule("must have a name behind '*.', not an address"));
         }
         Ok(Self::Below(bare[1..].into()))
     }
