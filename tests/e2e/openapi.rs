@@ -44,13 +44,20 @@ fn every_call_answers_as_described() {
     write(post("/heartbeat", &json!({"service_name": "absent"}))).expect(404);
     write(delete("/deregister/nmap_service")).expect(409);
     write(delete("/deregister/nmap_service?instance_id=a%20b")).expect(422);
+    write(delete("/deregister/NOT+A+NAME?all&instance_id=a%20b")).expect(422);
     write(delete("/deregister/NOT+A+NAME?all")).expect(200);
+    write(Request::new("POST", "/gateway/drain/nmap_service?instance_id=one&for=1s")).expect(200);
+    write(Request::new("POST", "/gateway/drain/nmap_service?for=0")).expect(200);
+    write(Request::new("POST", "/gateway/drain/absent")).expect(404);
+    write(Request::new("POST", "/gateway/drain/nmap_service?for=soon")).expect(422);
     for path in ["/register", "/heartbeat"] {
         write(post(path, &json!({"service_name": 1, "status": "?"}))).expect(422);
         write(Request::new("POST", path).json("{")).expect(400);
         write(Request::new("POST", path).header("Content-Type", "text/plain").body("{}")).expect(415);
     }
-    for (method, path) in [("POST", "/register"), ("POST", "/heartbeat"), ("DELETE", "/deregister/abc")] {
+    for (method, path) in
+        [("POST", "/register"), ("POST", "/heartbeat"), ("DELETE", "/deregister/abc"), ("POST", "/gateway/drain/abc")]
+    {
         ask(Request::new(method, path).json("{}")).expect(401);
         ask(Request::new(method, path).header("X-Forwarded-For", "10.0.0.1").json("{}")).expect(403);
     }
@@ -105,6 +112,7 @@ fn each_listener_describes_what_it_has() {
     let (data, registry) = (listed(gateway.data(get("/openapi.json"))), listed(gateway.api(get("/openapi.json"))));
     assert!(registry.contains("POST /register") && !data.contains("POST /register"), "{data:?}");
     assert!(data.contains("GET /gateway/status") && data.is_subset(&registry), "{data:?}");
+    assert!(registry.contains("POST /gateway/drain/{name}") && !data.contains("POST /gateway/drain/{name}"), "{data:?}");
     let length = gateway.api(get("/openapi.json")).body.len().to_string();
     let without_body = gateway.api(head("/openapi.json")).expect(200);
     assert_eq!(without_body.header("content-length"), Some(length.as_str()));
