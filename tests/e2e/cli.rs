@@ -10,7 +10,7 @@ use crate::harness::gateway::PROGRAM;
 use crate::harness::process::{Finished, Process, run};
 use crate::harness::scripts::{script, status, text};
 use crate::harness::upstream::Script;
-use crate::harness::{After, Exchange, Gate, Gateway, PATIENCE, Upstream, eventually, get, net, post, wait_for};
+use crate::harness::{After, Exchange, Gate, Gateway, PATIENCE, Upstream, delete, eventually, get, net, post, wait_for};
 
 /// Runs the program to its end with these words and variables.
 #[track_caller]
@@ -563,4 +563,51 @@ fn shells_accept_their_completions() {
     }
     let checked = shell("$V completions bash | bash -n", &[]).expect(0);
     assert_eq!(checked.stderr, "");
+}
+
+#[test]
+fn watch_shows_what_a_gateway_sees() {
+    let mut gateway = Gateway::start();
+    register(&gateway, "other_service", "80", json!({}));
+    let url = format!("http://{}", gateway.registry);
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let all = watching(&format!("watch --url {url}"), dirs[0].path());
+    let one = watching(&format!("watch abc_service --json --url {url}"), dirs[1].path());
+    let lines = |process: &Process, count: usize| {
+        wait_for("lines of a watch", || (process.stdout().lines().count() >= count).then(|| told(process)))
+    };
+    eventually("both watches to begin", || [&all, &one].iter().all(|process| process.stderr().contains("watching")));
+
+    register(&gateway, "abc_service", "81", json!({}));
+    assert_eq!(lines(&all, 1)[0], "abc_service  i:81  registered at http://127.0.0.9:81, healthy");
+    let heartbeat = json!({"service_name": "abc_service", "instance_id": "i:81", "status": "unhealthy"});
+    gateway.api(post("/heartbeat", &heartbeat)).expect(200);
+    assert_eq!(lines(&all, 2)[1], "abc_service  i:81  status healthy -> unhealthy");
+    register(&gateway, "other_service", "82", json!({}));
+    assert_eq!(lines(&all, 3)[2], "other_service  i:82  registered at http://127.0.0.9:82, healthy");
+
+    // Another process knows nothing of the indexes of this one, and everything of its services.
+    gateway.crash_and_restart();
+    eventually("the watches to go on", || [&all, &one].iter().all(|process| process.stderr().contains("watching again")));
+    gateway.api(delete("/deregister/abc_service")).expect(200);
+    eventually("the removal", || told(&all).iter().any(|line| line == "abc_service  i:81  removed"));
+    let objects = wait_for("the removal as JSON", || {
+        let text = one.stdout();
+        let objects: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        objects.last().is_some_and(|object| object["deleted"] == true).then_some(objects)
+    });
+    assert!(objects.iter().all(|object| object["service_name"] == "abc_service"), "{objects:?}");
+    assert_eq!(objects[0]["instances"][0]["status"], "healthy");
+    assert_eq!(objects[1]["instances"][0]["status"], "unhealthy");
+    gateway.assert_sound();
+}
+
+#[test]
+fn watch_waits_for_a_service_that_is_not_there() {
+    let gateway = Gateway::start();
+    let dir = tempfile::tempdir().unwrap();
+    let process = watching(&format!("watch abc_service --url http://{}", gateway.registry), dir.path());
+    eventually("the watch to begin", || process.stderr().contains("watching abc_service"));
+    register(&gateway, "abc_service", "81", json!({}));
+    eventually("the registration", || told(&process) == ["abc_service  i:81  registered at http://127.0.0.9:81, healthy"]);
 }
