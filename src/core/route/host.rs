@@ -33,7 +33,9 @@ impl HostPattern {
         }
         if let Some(inside) = bare.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             let address = inside.parse::<std::net::Ipv6Addr>();
-            return address.map(|_| Self::Exact(bare.into())).map_err(|_| BrokenRule("must be an IPv6 address in its brackets"));
+            return address
+                .map(|_| Self::Exact(bare.into()))
+                .map_err(|_| BrokenRule("must be an IPv6 address in its brackets"));
         }
         if bare.contains(':') {
             return Err(BrokenRule(

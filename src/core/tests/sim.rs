@@ -1,7 +1,8 @@
 //! Deterministic simulation: clients, a network, a store and the registry on a virtual clock. Now and then the network loses
 //! what many clients send at once, and now and then the process is stopped for a while.
 //!
-//! Everything random comes from one seed. Plain `cargo test` runs 256 seeds; `SIM_SEEDS=n` runs n, `SIM_SEED=s` replays one.
+//! Everything random comes from one seed. Plain `cargo test` runs 256 seeds; `SIM_SEEDS=n` runs n, `SIM_SEED=s` replays
+//! one, and both together run n from s on.
 //! A failure prints its seed and the last steps. After every step the oracle, which knows the rules but not the registry,
 //! says which leases must be alive, which must be held and which must be gone.
 //!
@@ -612,9 +613,10 @@ fn simulate_all(seeds: std::ops::Range<u64>) -> (u64, Seen) {
 #[test]
 fn leases_live_exactly_as_long_as_they_are_renewed_or_held() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let seeds = match number("SIM_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("SIM_SEEDS").unwrap_or(SEEDS),
+    let (first, count) = (number("SIM_SEED"), number("SIM_SEEDS"));
+    let seeds = match first {
+        Some(first) => first..first + count.unwrap_or(1),
+        None => 0..count.unwrap_or(SEEDS),
     };
     let (count, start) = (seeds.end - seeds.start, std::time::Instant::now());
     let (steps, seen) = simulate_all(seeds);

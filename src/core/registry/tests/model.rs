@@ -176,9 +176,8 @@ impl Model {
 
     /// Time passes; tells how many leases lapse. Of those that leave and whose lease ends as well, either may come first.
     fn pass_to(&mut self, now_ms: u64) -> RangeInclusive<usize> {
-        let is_either = |alive: &&Alive| {
-            alive.deadline_ms <= now_ms && alive.drain.is_some_and(|drain| drain.leaves && drain.ms <= now_ms)
-        };
+        let is_either =
+            |alive: &&Alive| alive.deadline_ms <= now_ms && alive.drain.is_some_and(|drain| drain.leaves && drain.ms <= now_ms);
         let either = self.alive.iter().filter(is_either).count();
         self.alive.retain(|alive| alive.drain.is_none_or(|drain| !drain.leaves || drain.ms > now_ms));
         for alive in &mut self.alive {
