@@ -273,6 +273,9 @@ impl ProxyHttp for Edge {
         let rest = session.req_header().raw_path().get(forward.rest_at..).unwrap_or_default();
         route::write_target(&mut target, upstream.facts.endpoint.prefix(), head, rest);
         upstream_request.set_raw_path(&target)?;
+        for name in headers::forwarding_lookalikes(&session.req_header().headers) {
+            upstream_request.remove_header(&name);
+        }
         if let Some(client) = &ctx.client {
             let forwarding = Forwarding::make(client, &session.req_header().headers, "http");
             upstream_request.insert_header("X-Forwarded-For", forwarding.x_for)?;

@@ -25,6 +25,16 @@ pub fn new_request_id() -> HeaderValue {
     HeaderValue::from_bytes(&digits).unwrap_or(HeaderValue::from_static("-"))
 }
 
+/// Fields that a service may take for the forwarding fields which we set: those spelled with `_` for `-`. CGI and WSGI, which
+/// turn both into `HTTP_X_FORWARDED_FOR`, cannot tell them apart, and only ours say where a request came from.
+#[must_use]
+pub fn forwarding_lookalikes(headers: &HeaderMap) -> Vec<http::HeaderName> {
+    const OURS: [&str; 3] = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"];
+    let is_lookalike =
+        |name: &&http::HeaderName| name.as_str().contains('_') && OURS.contains(&name.as_str().replace('_', "-").as_str());
+    headers.keys().filter(is_lookalike).cloned().collect()
+}
+
 /// Fields of an answer that concern only the connection to the instance (RFC 9110 §7.6.1); `Connection` itself and
 /// `Transfer-Encoding` are Pingora's business.
 #[must_use]
@@ -63,6 +73,15 @@ mod tests {
             assert_eq!(made.len(), 32, "{bad}");
         }
         assert_ne!(new_request_id(), new_request_id());
+    }
+
+    #[test]
+    fn underscores_make_lookalikes() {
+        let mut headers = HeaderMap::new();
+        for name in ["x_forwarded_for", "x-forwarded_proto", "x-forwarded-for", "x_request_id", "x_forwarded_fo"] {
+            headers.insert(name, HeaderValue::from_static("1"));
+        }
+        assert_eq!(forwarding_lookalikes(&headers), ["x_forwarded_for", "x-forwarded_proto"]);
     }
 
     #[test]

@@ -41,6 +41,8 @@ fn the_client_is_named_and_cannot_name_itself() {
         .header("X-Forwarded-For", "203.0.113.10")
         .header("X-Forwarded-Proto", "https")
         .header("X-Forwarded-Host", "evil.test")
+        .header("X_Forwarded_For", "203.0.113.11")
+        .header("x-forwarded_host", "evil.test")
         .header("Forwarded", "for=203.0.113.9;proto=https;host=evil.test");
     for seen in [plain, seen_by_service(&gateway, forged)] {
         assert_eq!(seen.headers_all("x-forwarded-for"), ["127.0.0.1"]);
