@@ -109,7 +109,7 @@ fn publish(c: &mut Criterion) {
         b.iter(|| {
             turns += 1;
             let name = &names[turns % names.len()];
-            let service = registry.build(name, None, &Bare).map(Arc::new);
+            let service = registry.build(name, turns as u64, None, &Bare).map(Arc::new);
             let new = table.load_full().with(turns as u64, vec![(name.clone(), service)]);
             table.store(Arc::new(new));
         });
@@ -177,7 +177,11 @@ fn bare_registry(algorithm: Algorithm, instances: usize) -> Registry {
 fn bare_table(algorithm: Algorithm, instances: usize) -> (ArcSwap<Snapshot<Bare>>, Vec<String>) {
     let mut registry = bare_registry(algorithm, instances);
     let changed = registry.take_changed();
-    let changes = changed.iter().map(|name| (name.clone(), registry.build(name, None, &Bare).map(Arc::new))).collect();
+    let build = |(name, at)| {
+        let service = registry.build(&name, at, None, &Bare).map(Arc::new);
+        (name, service)
+    };
+    let changes = changed.into_iter().map(build).collect();
     let table = ArcSwap::from_pointee(Snapshot::empty(42).with(1, changes));
     (table, world::shuffled_names(SERVICES))
 }

@@ -48,9 +48,8 @@ pub struct Registry {
     names: Names,
     generation: u64,
     version_no: u64,
-    changed: BTreeSet<ServiceName>,
-    /// The generation of each service's last change, for as long as the service exists or its end is unpublished.
-    changed_at: BTreeMap<ServiceName, u64>,
+    /// What is to be published, each at the generation of its last change.
+    changed: BTreeMap<ServiceName, u64>,
     effects: Vec<Effect>,
 }
 
@@ -62,8 +61,6 @@ struct Entry {
     addresses: Arc<[SocketAddr]>,
     cells: Arc<Cells>,
     drain: Option<Drain>,
-    /// Where the policy changed, what hangs on the instance must be made anew.
-    rebuild: bool,
 }
 
 impl Registry {
@@ -86,8 +83,7 @@ impl Registry {
             names: Names::default(),
             generation: 0,
             version_no: 0,
-            changed: BTreeSet::new(),
-            changed_at: BTreeMap::new(),
+            changed: BTreeMap::new(),
             effects: Vec::new(),
         }
     }
@@ -165,9 +161,10 @@ impl Registry {
         std::mem::take(&mut self.effects)
     }
 
-    /// The services whose visible state changed since the last call.
+    /// The services whose visible state changed since the last call, each at the generation of its last change: no two
+    /// have the same.
     #[must_use]
-    pub fn take_changed(&mut self) -> BTreeSet<ServiceName> {
+    pub fn take_changed(&mut self) -> BTreeMap<ServiceName, u64> {
         std::mem::take(&mut self.changed)
     }
 
@@ -175,13 +172,6 @@ impl Registry {
     #[must_use]
     pub const fn generation(&self) -> u64 {
         self.generation
-    }
-
-    /// The generation at which the service last changed: no two services have the same. For one that is gone it is known
-    /// until [`Registry::published`].
-    #[must_use]
-    pub fn changed_at(&self, name: &ServiceName) -> Option<u64> {
-        self.changed_at.get(name).copied()
     }
 
     /// How many services have a registered instance.
@@ -202,14 +192,20 @@ impl Registry {
     }
 
     /// Builds the table's entry for a service: its registered instances, else its fallback, else nothing. What hung on
-    /// unchanged instances of `old` is carried over.
+    /// unchanged instances of `old` is carried over, unless the policy it was made by is another one now.
     #[must_use]
-    pub fn build<X: Attach>(&self, name: &ServiceName, old: Option<&Arc<Service<X>>>, attach: &X) -> Option<Service<X>> {
+    pub fn build<X: Attach>(
+        &self,
+        name: &ServiceName,
+        changed_at: u64,
+        old: Option<&Arc<Service<X>>>,
+        attach: &X,
+    ) -> Option<Service<X>> {
         let registered = self.services.get(name).into_iter().flat_map(BTreeMap::values);
         let fallback = self.fallbacks.get(name).filter(|_| !self.services.contains_key(name));
         let policy = self.policies.of(name);
-        let carried: BTreeMap<&InstanceId, &Arc<Upstream<X>>> =
-            old.iter().flat_map(|service| service.instances.iter()).map(|upstream| (&upstream.facts.id, upstream)).collect();
+        let kept = old.filter(|service| service.policy == *policy).into_iter().flat_map(|service| service.instances.iter());
+        let carried: BTreeMap<&InstanceId, &Arc<Upstream<X>>> = kept.map(|upstream| (&upstream.facts.id, upstream)).collect();
         let instances: Box<[_]> = registered
             .chain(fallback)
             .map(|entry| match carried.get(&entry.facts.id) {
@@ -235,24 +231,9 @@ impl Registry {
             instances,
             usable,
             is_fallback: fallback.is_some(),
-            changed_at: self.changed_at(name).unwrap_or(self.generation),
+            changed_at,
             x: attach.service(name, policy, old.map(|service| &service.x)),
         })
-    }
-
-    /// Every service became visible anew: what hangs on instances was rebuilt for all of `changed`.
-    pub fn published(&mut self, changed: &BTreeSet<ServiceName>) {
-        for name in changed {
-            for entry in self.services.get_mut(name).into_iter().flat_map(BTreeMap::values_mut) {
-                entry.rebuild = false;
-            }
-            if let Some(entry) = self.fallbacks.get_mut(name) {
-                entry.rebuild = false;
-            }
-            if !self.services.contains_key(name) && !self.fallbacks.contains_key(name) {
-                self.changed_at.remove(name);
-            }
-        }
     }
 
     fn register(&mut self, registration: Registration, now: Now) -> Result<Reply, Refused> {
@@ -446,7 +427,7 @@ impl Registry {
         let resolved = !addresses.is_empty();
         let (service, id) = (facts.service.clone(), facts.id.clone());
         self.leases.start(lease, &service, &id);
-        let entry = Entry { facts, lease, addresses, cells, drain: None, rebuild: false };
+        let entry = Entry { facts, lease, addresses, cells, drain: None };
         self.services.entry(service.clone()).or_default().insert(id, entry);
         self.instances += 1;
         self.touch(service);
@@ -481,8 +462,7 @@ impl Registry {
 
     fn touch(&mut self, service: ServiceName) {
         self.generation += 1;
-        self.changed_at.insert(service.clone(), self.generation);
-        self.changed.insert(service);
+        self.changed.insert(service, self.generation);
     }
 
     fn addresses_of(&mut self, facts: &Facts) -> Arc<[SocketAddr]> {
@@ -551,11 +531,10 @@ impl Registry {
         if policies == self.policies {
             return;
         }
-        self.policies = policies;
-        let names: Vec<ServiceName> = self.services.keys().chain(self.fallbacks.keys()).cloned().collect();
-        let entries = self.services.values_mut().flat_map(BTreeMap::values_mut).chain(self.fallbacks.values_mut());
-        entries.for_each(|entry| entry.rebuild = true);
-        names.into_iter().for_each(|name| self.touch(name));
+        let before = std::mem::replace(&mut self.policies, policies);
+        let names = self.services.keys().chain(self.fallbacks.keys());
+        let changed: Vec<ServiceName> = names.filter(|name| before.of(name) != self.policies.of(name)).cloned().collect();
+        changed.into_iter().for_each(|name| self.touch(name));
     }
 
     fn set_fallbacks(&mut self, fallbacks: BTreeMap<ServiceName, Endpoint>, now: Now) {
@@ -568,7 +547,7 @@ impl Registry {
             let facts = Arc::new(fallback_facts(name.clone(), endpoint, now.wall_ms));
             let addresses = self.addresses_of(&facts);
             let lease = Lease::start(facts.ttl, now.mono);
-            let entry = Entry { facts, lease, addresses, cells: Arc::default(), drain: None, rebuild: false };
+            let entry = Entry { facts, lease, addresses, cells: Arc::default(), drain: None };
             self.fallbacks.insert(name.clone(), entry);
             self.touch(name);
         }
@@ -583,8 +562,7 @@ impl Registry {
 
 impl Entry {
     fn is_shown_by<X: Attach>(&self, upstream: &Upstream<X>) -> bool {
-        !self.rebuild
-            && Arc::ptr_eq(&self.cells, &upstream.cells)
+        Arc::ptr_eq(&self.cells, &upstream.cells)
             && Arc::ptr_eq(&self.facts, &upstream.facts)
             && self.addresses == upstream.addresses
             && self.drain.is_some() == upstream.is_draining

@@ -158,13 +158,13 @@ impl Rig {
 
     fn publish(&mut self) {
         let changed = self.registry.take_changed();
-        let built = |name: &ServiceName| {
+        let built = |(name, at): (ServiceName, u64)| {
             let old = self.snapshot.get(name.as_str());
-            (name.clone(), self.registry.build(name, old, &self.attach).map(Arc::new))
+            let service = self.registry.build(&name, at, old, &self.attach).map(Arc::new);
+            (name, service)
         };
-        let changes = changed.iter().map(built).collect();
+        let changes = changed.into_iter().map(built).collect();
         self.snapshot = self.snapshot.with(self.registry.generation(), changes);
-        self.registry.published(&changed);
     }
 
     fn service(&self, service: &str) -> Option<&Arc<Service<Numbered>>> {

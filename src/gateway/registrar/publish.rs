@@ -19,9 +19,9 @@ pub(super) fn publish(table: &Table, registry: &mut Registry, hung: &Hung, board
     let old = table.load_full();
     let mut gone = Vec::new();
     let mut news = Vec::new();
-    let build = |name: &ServiceName| {
+    let build = |(name, changed_at): (ServiceName, u64)| {
         let before = old.get(name.as_str());
-        let after = registry.build(name, before, hung).map(Arc::new);
+        let after = registry.build(&name, changed_at, before, hung).map(Arc::new);
         match (&after, before) {
             (Some(service), _) => service.x.set_instances(service.instances.len(), service.usable.len()),
             (None, Some(service)) => gone.push(service.clone()),
@@ -29,12 +29,13 @@ pub(super) fn publish(table: &Table, registry: &mut Registry, hung: &Hung, board
         }
         // Fallbacks are not listed, so what happens to them is no news.
         let is_listed = [before, after.as_ref()].into_iter().flatten().any(|service| !service.is_fallback);
-        news.extend(registry.changed_at(name).filter(|_| is_listed).map(|generation| (generation, name.clone())));
-        (name.clone(), after)
+        if is_listed {
+            news.push((changed_at, name.clone()));
+        }
+        (name, after)
     };
-    let changes: Vec<(ServiceName, Option<Arc<Service>>)> = changed.iter().map(build).collect();
+    let changes: Vec<(ServiceName, Option<Arc<Service>>)> = changed.into_iter().map(build).collect();
     let new = old.with(registry.generation(), changes);
-    registry.published(&changed);
     let metrics = &hung.metrics;
     metrics.generation.set(i64::try_from(new.generation()).unwrap_or(i64::MAX));
     metrics.active_services.set(i64::try_from(registry.service_count()).unwrap_or(i64::MAX));

@@ -26,7 +26,8 @@ pub(crate) fn check_table(registry: &Registry, snapshot: &Snapshot<Bare>) -> Res
     let names: BTreeSet<ServiceName> = SERVICES.iter().map(|name| ServiceName::parse(name).unwrap()).collect();
     let mut services = 0;
     for name in &names {
-        let fresh = registry.build(name, None, &Bare);
+        let changed_at = snapshot.get(name.as_str()).map_or(0, |service| service.changed_at);
+        let fresh = registry.build(name, changed_at, None, &Bare);
         services += usize::from(fresh.is_some());
         same("service", snapshot.get(name.as_str()).map(|service| in_full(service)), fresh.as_ref().map(in_full))?;
     }

@@ -63,10 +63,12 @@ impl Replica {
         }
         self.news = true;
         let snapshot = &self.snapshot;
-        let built = |name: &ServiceName| (name.clone(), registry.build(name, snapshot.get(name.as_str()), &Bare).map(Arc::new));
-        let changes = changed.iter().map(built).collect();
+        let built = |(name, at): (ServiceName, u64)| {
+            let service = registry.build(&name, at, snapshot.get(name.as_str()), &Bare).map(Arc::new);
+            (name, service)
+        };
+        let changes = changed.into_iter().map(built).collect();
         self.snapshot = self.snapshot.with(registry.generation(), changes);
-        registry.published(&changed);
     }
 }
 
