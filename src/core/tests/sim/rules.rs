@@ -240,7 +240,10 @@ impl Rules {
 
     /// Nobody waits for a probe who should have had it.
     pub(crate) fn check_probed(&self, now_ms: u64) -> Result<(), String> {
-        let is_late = |lease: &Lease| matches!(lease.probe, Probing::DueAt(due_ms) if due_ms + PROBE_LATE_MS < now_ms);
+        // What came due while the process was stopped is made up for a few at a time.
+        let resumed_ms = self.stalled.map_or(0, |(_, at_ms)| at_ms);
+        let is_late =
+            |lease: &Lease| matches!(lease.probe, Probing::DueAt(due_ms) if due_ms.max(resumed_ms) + PROBE_LATE_MS < now_ms);
         match self.leases.iter().find(|(_, lease)| is_late(lease)) {
             Some((key, lease)) => Err(format!("{} of {} waits for its probe: {lease:?}", key.1, key.0)),
             None => Ok(()),
