@@ -162,7 +162,7 @@ fn a_name_does_not_lead_where_an_address_may_not() {
     dns.set("rebound.test", Answer::Addresses(vec![Ipv4Addr::new(169, 254, 169, 254)]));
     dns.set("nowhere.test", Answer::Addresses(vec![Ipv4Addr::UNSPECIFIED]));
     dns.set("mine.test", Answer::Addresses(vec![Ipv4Addr::LOCALHOST]));
-    let gateway = gateway_asking(&dns).start();
+    let gateway = gateway_asking(&dns).address(Ipv4Addr::LOCALHOST).start();
     for (service, host, port) in
         [("rebound", "rebound.test", 80), ("nowhere", "nowhere.test", 80), ("mine", "mine.test", gateway.gateway.port())]
     {

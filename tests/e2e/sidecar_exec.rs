@@ -114,8 +114,7 @@ impl Service {
 
     /// The process that answers directly, if one does.
     fn pid(&self) -> Option<u32> {
-        std::net::TcpStream::connect(self.address).ok()?;
-        get("/x").send(self.address).json()["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok())
+        get("/x").try_send(self.address).ok()?.json()["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok())
     }
 
     /// The process that answers through the gateway, if one does.

@@ -1,6 +1,6 @@
 //! The gateway under test.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::metrics::Metrics;
+use super::net;
 use super::process::Process;
 use super::{Contract, PATIENCE, Request, Response, Upstream, get, now, post};
 
@@ -38,7 +39,7 @@ impl Builder {
         self
     }
 
-    /// Listens on this address instead of 127.0.0.1.
+    /// Listens on this address instead of one of its own.
     pub(crate) fn address(mut self, address: impl Into<IpAddr>) -> Self {
         self.address = address.into();
         self
@@ -98,7 +99,8 @@ pub(crate) struct Gateway {
 impl Gateway {
     pub(crate) fn builder() -> Builder {
         let env = vec![("VERTICE_LOG__ACCESS".to_owned(), "off".to_owned())];
-        Builder { env, config: None, address: Ipv4Addr::LOCALHOST.into(), dir: None }
+        // Of its own, so that nobody has its ports when it starts again.
+        Builder { env, config: None, address: net::loopback().into(), dir: None }
     }
 
     /// A gateway with the defaults.

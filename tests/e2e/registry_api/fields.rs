@@ -110,7 +110,7 @@ fn endpoints_that_lead_where_nobody_should_go_are_refused() {
 
 #[test]
 fn the_gateways_own_listeners_are_refused_and_only_they() {
-    let gateway = Gateway::start();
+    let gateway = Gateway::builder().address([127, 0, 0, 1]).start();
     for own in [gateway.gateway, gateway.registry] {
         let endpoint = format!("http://{own}");
         assert_eq!(refused_fields(&gateway, &with(json!({"endpoint": endpoint}))), ["endpoint"], "{endpoint}");
