@@ -129,3 +129,18 @@ class TheEndOfTheProgram(unittest.TestCase):
         child.terminate()
         self.assertEqual(child.wait(PATIENCE), -signal.SIGTERM)
         self.registry.wait_line("DELETE /deregister/osint_service")
+
+    def test_whoever_stops_waiting_for_the_end_leaves_nothing_behind(self) -> None:
+        child = self.run_program(
+            "import asyncio\n"
+            "from vertice_client import auto_register_service as start\n"
+            "async def wait(handle):\n"
+            "    await handle\n"
+            "async def main():\n"
+            "    waiting = asyncio.ensure_future(wait(await start('osint_service', 8049)))\n"
+            "    await asyncio.sleep(0.1)\n"
+            "    waiting.cancel()\n"
+            "asyncio.run(main())\n"
+        )
+        self.assertEqual(child.wait(PATIENCE), 0)
+        self.registry.wait_line("DELETE /deregister/osint_service")

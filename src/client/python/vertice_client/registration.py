@@ -24,6 +24,9 @@ RETRY_MAX = 60.0
 FAREWELL_MAX = 2.0
 """How long stopping may take, in seconds."""
 
+ENDED_PAUSE = 0.05
+"""Time between two looks of those who wait for the end, in seconds."""
+
 
 class Registration:
     """A service that is being kept registered; made by :func:`auto_register_service`.
@@ -100,7 +103,7 @@ class Registration:
 
     def __await__(self) -> Generator[Any, None, None]:
         """Waits for the end, as one does with a cancelled task."""
-        return asyncio.get_running_loop().run_in_executor(None, self._thread.join).__await__()
+        return self._ended().__await__()
 
     def __enter__(self) -> "Registration":
         return self
@@ -113,6 +116,12 @@ class Registration:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+
+    async def _ended(self) -> None:
+        # Not with a thread that joins ours: whoever stops waiting would leave it behind, and the interpreter waits for the
+        # threads of executors before it lets anybody take a registration back.
+        while self._thread.is_alive():
+            await asyncio.sleep(ENDED_PAUSE)
 
     # The work.
 
