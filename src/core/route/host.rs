@@ -34,7 +34,8 @@ impl HostPattern {
         if let Some(inside) = bare.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             let address = inside.parse::<std::net::Ipv6Addr>();
             return address
-                .map(|_| Self::Exact(bare.into()))
+                // In the one spelling that clients are to use (RFC 5952).
+                .map(|address| Self::Exact(format!("[{address}]").into()))
                 .map_err(|_| BrokenRule("must be an IPv6 address in its brackets"));
         }
         if bare.contains(':') {
@@ -158,6 +159,8 @@ mod tests {
             ("my_host", "my_host"),
             ("10.0.0.1", "10.0.0.1"),
             ("[::1]", "[::1]"),
+            ("[0:0:0:0:0:0:0:1]", "[::1]"),
+            ("[2001:DB8:0::0A]", "[2001:db8::a]"),
         ] {
             assert_eq!(HostPattern::parse(text).map(|host| host.to_string()).as_deref(), Ok(shown));
         }
