@@ -139,10 +139,11 @@ pub struct Control {
 type Answer = Result<Response<Bytes>, Error>;
 
 impl Control {
-    /// Whether this path is the control plane's on that listener.
+    /// Whether this path is the control plane's on that listener. What lies below `/gateway/` is, whether it exists there or
+    /// not: an administrator's call that comes to the wrong listener, with its token, shall not end up at a service.
     #[must_use]
     pub fn owns(&self, path: &str, role: Role) -> bool {
-        call::find(path).is_some_and(|made| self.exists(made, role))
+        path.starts_with("/gateway/") || call::find(path).is_some_and(|made| self.exists(made, role))
     }
 
     fn exists(&self, made: Made<'_>, role: Role) -> bool {

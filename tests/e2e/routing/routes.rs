@@ -117,6 +117,9 @@ fn the_gateways_own_paths_are_its_own_on_every_host() {
     let health = routed.gateway.data(get("/health").host("shop.example.com")).expect(200).json();
     assert!(health["components"].is_object(), "{health}");
     routed.gateway.data(get("/v2/unheard/x").host("shop.example.com")).problem(503, "no_route");
+    // A write that this listener does not have, and its token with it, is not for a service either.
+    let drain = post("/gateway/drain/all", &json!({})).host("shop.example.com").header("X-Registry-Token", "secret");
+    routed.assert_nowhere(drain);
     let registry = get("/anything").host("shop.example.com").send(routed.gateway.registry);
     registry.problem(404, "not_found");
 }
