@@ -11,6 +11,10 @@ use crate::proxy::ctx::Ctx;
 use http::{Method, Response, Version};
 use pingora::proxy::Session;
 use pingora::{BError, Error, ErrorSource, ErrorType, Result};
+use std::time::Duration;
+
+/// Once the process is on its way out, a stream's client has this long to take what it is being sent.
+const LAST_WRITE: Duration = Duration::from_secs(1);
 
 /// Answers when there is something to answer.
 pub(super) async fn wait(control: &Control, session: &mut Session, ctx: &mut Ctx, poll: Box<LongPoll>) -> Result<()> {
@@ -55,9 +59,24 @@ pub(super) async fn follow(
             piece = events.next() => piece,
         };
         let Some(piece) = piece else { break };
-        judged(control, write_piecewise(session, piece, false).await)?;
+        judged(control, in_time(control, write_piecewise(session, piece, false)).await)?;
     }
-    judged(control, session.write_response_body(None, true).await)
+    judged(control, in_time(control, session.write_response_body(None, true)).await)
+}
+
+/// The same, unless the process is on its way out and the client takes too long. Other writes have the whole grace; but of a
+/// stream that ends anyway nobody loses anything, and it must not hold up the process.
+async fn in_time(control: &Control, writing: impl Future<Output = Result<()>>) -> Result<()> {
+    let mut draining = control.draining.clone();
+    let end = async {
+        let _ = draining.wait_for(|is_draining| *is_draining).await;
+        tokio::time::sleep(LAST_WRITE).await;
+    };
+    tokio::select! {
+        biased;
+        written = writing => written,
+        () = end => Error::e_explain(ErrorType::WriteTimedout, "the watcher does not read, and the process ends"),
+    }
 }
 
 /// Completes when the client has left.

@@ -44,20 +44,11 @@ fn a_half_closed_client_gets_what_is_ready() {
 #[test]
 fn who_does_not_read_is_cut_and_the_others_go_on() {
     let gateway = Gateway::builder().env("VERTICE_LIMITS__WRITE_STALL", "300ms").start();
-    // Large events fill any buffer soon.
-    let metadata: serde_json::Map<_, _> = (0..32).map(|key| (format!("k{key}"), "x".repeat(512).into())).collect();
-    for no in 0..40 {
-        let body = json!({"service_name": "big", "endpoint": format!("http://127.0.0.1:{}", 100 + no),
-            "instance_id": format!("i{no}"), "metadata": metadata});
-        gateway.api(post("/register", &body)).expect(201);
-    }
+    register_big(&gateway);
     let deaf = deaf_client(&gateway);
-    eventually("the stream to begin", || watchers(&gateway, "stream") == 1.0);
     let mut turn = 0;
     eventually("the one who does not read to be cut", || {
-        turn += 1;
-        let status = if turn % 2 == 0 { "healthy" } else { "degraded" };
-        beat(&gateway, &json!({"service_name": "big", "instance_id": "i0", "status": status}));
+        change_big(&gateway, &mut turn);
         gateway.registry_metrics().only("vertice_watchers_cut_total", &[]) == 1.0
     });
     assert_eq!(watchers(&gateway, "stream"), 0.0);
@@ -69,6 +60,39 @@ fn who_does_not_read_is_cut_and_the_others_go_on() {
     assert!(gateway.registry_metrics().only("vertice_watch_events_total", &[("event", "change")]) >= 2.0);
 }
 
+#[test]
+fn who_does_not_read_does_not_hold_up_the_end() {
+    let mut gateway = Gateway::builder().env("VERTICE_SHUTDOWN__GRACE", "10m").start();
+    register_big(&gateway);
+    let deaf = deaf_client(&gateway);
+    let events = || gateway.registry_metrics().sum("vertice_watch_events_total", &[("event", "change")]);
+    let (mut turn, mut before) = (0, -1.0);
+    eventually("the stream to be stuck", || {
+        (0..50).for_each(|_| change_big(&gateway, &mut turn));
+        let now = events();
+        std::mem::replace(&mut before, now) == now
+    });
+    gateway.process.terminate();
+    assert_eq!(gateway.process.exit_within(PATIENCE).code(), Some(0));
+    drop(deaf);
+}
+
+/// A service whose events are so large that they soon fill any buffer.
+fn register_big(gateway: &Gateway) {
+    let metadata: serde_json::Map<_, _> = (0..32).map(|key| (format!("k{key}"), "x".repeat(512).into())).collect();
+    for no in 0..40 {
+        let body = json!({"service_name": "big", "endpoint": format!("http://127.0.0.1:{}", 100 + no),
+            "instance_id": format!("i{no}"), "metadata": metadata});
+        gateway.api(post("/register", &body)).expect(201);
+    }
+}
+
+fn change_big(gateway: &Gateway, turn: &mut u32) {
+    *turn += 1;
+    let status = if turn.is_multiple_of(2) { "healthy" } else { "degraded" };
+    beat(gateway, &json!({"service_name": "big", "instance_id": "i0", "status": status}));
+}
+
 /// Asks for a stream and never reads it.
 fn deaf_client(gateway: &Gateway) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -76,6 +100,7 @@ fn deaf_client(gateway: &Gateway) -> TcpStream {
     socket.connect(&gateway.registry.into()).unwrap();
     let mut stream = TcpStream::from(socket);
     std::io::Write::write_all(&mut stream, &get("/services").header("Accept", "text/event-stream").bytes("x")).unwrap();
+    eventually("the stream to begin", || watchers(gateway, "stream") == 1.0);
     stream
 }
 
