@@ -23,6 +23,8 @@ class FakeRegistry:
         self.index = int(time.time() * 1000)
         self.watch = watch
         self.refuse: Optional[int] = None
+        self.raw: Optional[bytes] = None
+        """Every answer's body, if not None."""
         self.down = False
         registry = self
 
@@ -34,7 +36,7 @@ class FakeRegistry:
                 length = int(self.headers.get("Content-Length") or 0)
                 body = json.loads(self.rfile.read(length)) if length else None
                 status, reply, index = registry.handle(self.command, self.path, dict(self.headers), body)
-                data = json.dumps(reply).encode()
+                data = json.dumps(reply).encode() if registry.raw is None else registry.raw
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(data)))

@@ -91,6 +91,14 @@ class SingleCalls(unittest.TestCase):
             self.assertEqual(client.list_services_sync(), [])
         self.assertIn("failed to reach the registry at http://127.0.0.1", logs.output[0])
 
+    def test_an_answer_that_cannot_be_read_raises_nothing(self) -> None:
+        for raw in (b"", b"{", b"\xff", b"[" * 100_000, b'{"ttl":' * 100_000):
+            for status in (None, 503):
+                self.registry.raw, self.registry.refuse = raw, status
+                self.assertFalse(self.client.register_sync("osint_service", 8049))
+                self.assertIsNone(self.client.get_service_sync("osint_service"))
+                self.assertEqual(self.client.list_services_sync(), [])
+
     def test_one_good_registry_is_enough(self) -> None:
         broken = FakeRegistry()
         self.addCleanup(broken.close)

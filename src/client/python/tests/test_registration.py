@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import unittest
 from pathlib import Path
 
@@ -87,6 +88,13 @@ class KeptRegistered(unittest.TestCase):
                 self.registry.refuse = None
                 self.registry.wait_line("POST /heartbeat", before + 4)
             self.assertTrue(handle.is_registered)
+
+    def test_an_absurd_lease_is_no_reason_to_hurry(self) -> None:
+        client = RegistryClient(self.registry.url)
+        start = time.monotonic()
+        with auto_register_service_sync("osint_service", 8049, client=client, ttl=1e-9):
+            self.registry.wait_line("POST /heartbeat", 3)
+        self.assertGreater(time.monotonic() - start, 0.9)
 
     def test_stopping_ends_in_bounds_when_nobody_is_there(self) -> None:
         client = RegistryClient(f"http://127.0.0.1:{free_port()}", timeout=1)

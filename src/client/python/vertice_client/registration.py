@@ -24,6 +24,9 @@ RETRY_MAX = 60.0
 FAREWELL_MAX = 2.0
 """How long stopping may take, in seconds."""
 
+TTL_MIN = 1.0
+"""The shortest lease there is, in seconds."""
+
 ENDED_PAUSE = 0.05
 """Time between two looks of those who wait for the end, in seconds."""
 
@@ -179,8 +182,9 @@ class Registration:
             self._condition.notify_all()
         logger.info("%s is registered: %s", self.service_name, self.endpoint)
         ttl = answer.body.get("ttl") if isinstance(answer.body, dict) else None
-        # Three tries fit into a lease, however short it is.
-        return min(self._client.heartbeat_interval, ttl / 3) if isinstance(ttl, (int, float)) and ttl > 0 else interval
+        # Three tries fit into a lease, however short it is; none is shorter than a second.
+        third = max(ttl, TTL_MIN) / 3 if isinstance(ttl, (int, float)) and ttl > 0 else interval
+        return min(self._client.heartbeat_interval, third)
 
     def _heartbeat(self) -> None:
         self._news = False

@@ -108,7 +108,7 @@ class Transport:
             detail = _detail(raw)
             raise RegistryError(f"the registry at {where} answered {response.status}{detail}", response.status, index)
         try:
-            return Answer(json.loads(raw), index)
+            return Answer(_parsed(raw), index)
         except ValueError as error:
             raise RegistryError(f"failed to read the answer of the registry at {where}: {error}") from error
 
@@ -157,9 +157,17 @@ def _read(response: http.client.HTTPResponse, deadline: float) -> bytes:
             raise TimeoutError("the answer takes too long")
 
 
+def _parsed(raw: bytes) -> Any:
+    """The JSON. Raises ``ValueError`` for whatever is none, and for what is nested more deeply than Python can read."""
+    try:
+        return json.loads(raw)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def _detail(raw: bytes) -> str:
     try:
-        body = json.loads(raw)
+        body = _parsed(raw)
         detail = body.get("detail") or ""
         fields = "; ".join(f"{error['field']} {error['message']}" for error in body.get("errors", []))
     except (ValueError, AttributeError, KeyError, TypeError):
