@@ -4,6 +4,10 @@
 //! ([`NoticeBoard::run`]) wakes those whom a change concerns. A watcher of one service is not woken by others. Nobody is sent
 //! anything from here: watchers read, from the table and from the log, so one that does not read costs nothing and catches up
 //! with the latest state.
+//!
+//! A change after a quiet time is told at once. Waking many is work for them all, so after it there is a rest in proportion,
+//! and what is posted meanwhile is told together: however fast things change, watchers cannot take the processor away from
+//! the registrar.
 
 use crate::telemetry::metrics::{Metrics, WatcherGauge};
 use crate::upstream::Table;
@@ -11,12 +15,17 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use vertice_core::changelog::{ChangeLog, Since};
 use vertice_core::name::ServiceName;
 
 /// So many changes are looked up under one lock.
 const PORTION: usize = 256;
+/// The rest after waking somebody, for each who was woken: twice what it takes a watcher to write one event.
+const REST: Duration = Duration::from_micros(50);
+/// No rest is longer, however many watch.
+const REST_MAX: Duration = Duration::from_secs(1);
 
 /// How somebody watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,15 +158,21 @@ impl NoticeBoard {
         let mut cursor = self.first;
         loop {
             self.posted.notified().await;
-            while let Some(reached) = self.tell(cursor) {
+            let mut woken = 0;
+            while let Some(reached) = self.tell(cursor, &mut woken) {
                 cursor = reached;
             }
-            self.anything.send_replace(());
+            woken += wake(&self.anything);
+            if woken > 0 {
+                let woken = u32::try_from(woken).unwrap_or(u32::MAX);
+                tokio::time::sleep(REST.saturating_mul(woken).min(REST_MAX)).await;
+            }
         }
     }
 
-    /// Wakes those who watch single services that changed after `cursor`; tells how far it came, `None` when that was all.
-    fn tell(&self, cursor: u64) -> Option<u64> {
+    /// Wakes those who watch single services that changed after `cursor`, and adds how many; tells how far it came, `None`
+    /// when that was all.
+    fn tell(&self, cursor: u64, woken: &mut usize) -> Option<u64> {
         let (since, head) = {
             let log = self.log.lock();
             (log.since(cursor, PORTION), log.head())
@@ -168,7 +183,7 @@ impl NoticeBoard {
             Since::Unknown => {
                 // More has changed than is remembered: anybody may be concerned.
                 let everybody: Vec<_> = self.interests.lock().values().map(|interest| interest.news.clone()).collect();
-                everybody.iter().for_each(|news| news.send_replace(()));
+                *woken += everybody.iter().map(|news| wake(news)).sum::<usize>();
                 return Some(head);
             }
         };
@@ -176,7 +191,7 @@ impl NoticeBoard {
         let concerned = changes.iter().filter_map(|(_, service)| interests.get(service));
         let concerned: Vec<_> = concerned.map(|interest| interest.news.clone()).collect();
         drop(interests);
-        concerned.iter().for_each(|news| news.send_replace(()));
+        *woken += concerned.iter().map(|news| wake(news)).sum::<usize>();
         changes.last().map(|(generation, _)| *generation)
     }
 
@@ -189,6 +204,12 @@ impl NoticeBoard {
             }
         }
     }
+}
+
+/// Wakes all who listen; tells how many.
+fn wake(news: &watch::Sender<()>) -> usize {
+    news.send_replace(());
+    news.receiver_count()
 }
 
 impl std::fmt::Debug for NoticeBoard {
@@ -258,13 +279,17 @@ mod tests {
         }
 
         fn post(&mut self, generation: u64, service: &str) {
-            let next = self.table.load().with(generation, Vec::new());
-            self.table.store(Arc::new(next));
-            self.board.post(generation, [(generation, name(service))]);
-            while let Some(reached) = self.board.tell(self.cursor) {
+            self.publish(generation, service);
+            while let Some(reached) = self.board.tell(self.cursor, &mut 0) {
                 self.cursor = reached;
             }
             self.board.anything.send_replace(());
+        }
+
+        fn publish(&self, generation: u64, service: &str) {
+            let next = self.table.load().with(generation, Vec::new());
+            self.table.store(Arc::new(next));
+            self.board.post(generation, [(generation, name(service))]);
         }
     }
 
@@ -293,6 +318,33 @@ mod tests {
         rig.board.post(FIRST + 1, [(FIRST + 1, name("abc"))]);
         rig.post(FIRST + 2, "xyz");
         assert!(has_news(&abc));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_storm_wakes_many_only_now_and_then_and_a_single_change_at_once() {
+        let rig = Rig::new(10, 1000);
+        let mut all: Vec<_> = (0..999).map(|_| rig.board.watch(None, Kind::Stream).unwrap()).collect();
+        let mut watcher = rig.board.watch(Some(name("abc")), Kind::Stream).unwrap();
+        let telling = tokio::spawn({
+            let board = rig.board.clone();
+            async move { board.run().await }
+        });
+        let mut wakes = 0;
+        for step in 1..=1000 {
+            rig.publish(FIRST + step, "abc");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            wakes += usize::from(has_news(&watcher));
+            watcher.look();
+            assert!(step > 1 || wakes == 1, "at once");
+        }
+        assert!((10..=25).contains(&wakes), "{wakes} in a second");
+        tokio::time::sleep(REST_MAX).await;
+        assert!(has_news(&watcher), "and the last change is told, too");
+        all.iter_mut().for_each(Watcher::look);
+        rig.publish(FIRST + 1001, "xyz");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(all.iter().all(has_news));
+        telling.abort();
     }
 
     #[test]
