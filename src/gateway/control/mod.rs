@@ -45,6 +45,7 @@ use serde::Serialize;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use vertice_api::headers;
 use vertice_core::endpoint::Guard;
 use vertice_core::reason::Reason;
@@ -134,6 +135,9 @@ pub struct Control {
     /// When the process started.
     pub started: Now,
 }
+
+/// So many large answers are made at once.
+const OFF_WORKER_MAX: usize = 4;
 
 /// A handler's answer.
 type Answer = Result<Response<Bytes>, Error>;
@@ -271,9 +275,16 @@ impl std::fmt::Debug for Control {
 }
 
 /// Answers whose size grows with the number of services are made on a thread of their own: on a worker they would delay the
-/// requests of others by tens of milliseconds.
+/// requests of others by tens of milliseconds. Few at a time: each takes several times the memory of its answer, anybody may
+/// ask, and what has begun is finished even when whoever asked has left, and when the process wants to end.
 async fn off_worker<T: Send + 'static>(answer: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
-    let made = tokio::task::spawn_blocking(answer).await;
+    static PLACES: Semaphore = Semaphore::const_new(OFF_WORKER_MAX);
+    let place = PLACES.acquire().await;
+    let make = move || {
+        let _place = place;
+        answer()
+    };
+    let made = tokio::task::spawn_blocking(make).await;
     made.unwrap_or_else(|error| Err(Error::new(Reason::Internal, format!("The answer could not be made: {error}."))))
 }
 
@@ -300,4 +311,30 @@ fn rounded(figure: f64) -> f64 {
 /// Milliseconds since the epoch as the wire wants them: seconds with a fraction.
 fn epoch_s(wall_ms: u64) -> f64 {
     wall_ms as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[tokio::test]
+    async fn few_large_answers_are_made_at_once_and_all_in_the_end() {
+        let (now, most) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let asked: Vec<_> = (0..64)
+            .map(|_| {
+                let (now, most) = (now.clone(), most.clone());
+                tokio::spawn(off_worker(move || {
+                    most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                    now.fetch_sub(1, Ordering::SeqCst);
+                    Ok(())
+                }))
+            })
+            .collect();
+        for answer in asked {
+            assert!(answer.await.unwrap().is_ok());
+        }
+        assert!((1..=OFF_WORKER_MAX).contains(&most.load(Ordering::SeqCst)), "{most:?}");
+    }
 }
