@@ -64,9 +64,20 @@ pub fn definitions() -> Map<String, Value> {
     add::<HealthCheck>(&mut answers);
     add::<Drained>(&mut answers);
     add::<Problem>(&mut answers);
+    let mut answers = answers.take_definitions(true);
+    answers.values_mut().for_each(drop_defaults);
     let mut definitions = requests.take_definitions(true);
-    definitions.extend(answers.take_definitions(true));
+    definitions.extend(answers);
     definitions
+}
+
+/// What a field is taken to be that an older gateway does not send is our clients' business: an answer's schema has no
+/// defaults.
+fn drop_defaults(schema: &mut Value) {
+    let Value::Object(schema) = schema else { return };
+    schema.remove("default");
+    let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
+    properties.into_iter().flat_map(Map::values_mut).for_each(drop_defaults);
 }
 
 fn generator(contract: Contract) -> SchemaGenerator {

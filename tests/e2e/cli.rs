@@ -307,13 +307,12 @@ fn drain_takes_an_instance_out_and_back() {
     let undone = ask(&gateway, "drain abc_service --undo").expect(0);
     assert!(undone.stdout.starts_with("abc_service: 2 instances take requests again"), "{}", undone.stdout);
     assert_eq!(statuses(), ["healthy", "healthy"]);
-    for line in ["drain no_service", "drain abc_service --instance i:99"] {
+    for (line, cause) in [
+        ("drain no_service", "not registered"),
+        ("drain abc_service --instance i:99", "has no instance 'i:99'; it has i:81, i:82."),
+    ] {
         let refused = ask(&gateway, line).expect(1);
-        assert!(
-            refused.stderr.starts_with("failed to drain ") && refused.stderr.contains("not registered"),
-            "{}",
-            refused.stderr
-        );
+        assert!(refused.stderr.starts_with("failed to drain ") && refused.stderr.contains(cause), "{}", refused.stderr);
     }
     // The data plane has no such call.
     let elsewhere = cli(&format!("drain abc_service --url http://{}", gateway.gateway), &[]).expect(1);

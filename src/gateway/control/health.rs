@@ -49,7 +49,9 @@ fn leases(control: &Control) -> Component {
         return Component::new("degraded", detail);
     }
     match control.host.is_busy(clock::mono()) {
-        true => Component::new("degraded", "the host is busy: timers run late"),
+        true => {
+            Component::new("degraded", "timers ran late a moment ago: this process was stopped, or the host has too much to do")
+        }
         false => Component::healthy(),
     }
 }

@@ -95,6 +95,8 @@ fn draining_is_the_operators_and_says_what_is_wrong() {
     for unknown in ["/gateway/drain/other", "/gateway/drain/svc?instance_id=c:1", "/gateway/drain/NO"] {
         gateway.api(call(unknown)).problem(404, "not_found");
     }
+    let problem = gateway.api(call("/gateway/drain/svc?instance_id=c:1")).problem(404, "not_found");
+    assert_eq!(problem["detail"], "Service 'svc' has no instance 'c:1'; it has b:1.");
     gateway.api(delete("/deregister/svc?drain=25h").header("X-Registry-Token", "secret")).problem(422, "unprocessable");
     assert_eq!(answers(&gateway), ["b"]);
 }

@@ -55,6 +55,18 @@ fn every_reference_leads_somewhere_and_every_component_is_used() {
 }
 
 #[test]
+fn a_default_is_what_the_schema_allows() {
+    fn look(value: &Value) {
+        let object = value.as_object();
+        if let Some((fixed, default)) = object.and_then(|object| object.get("const").zip(object.get("default"))) {
+            assert_eq!(fixed, default, "{value}");
+        }
+        object.into_iter().flat_map(serde_json::Map::values).chain(value.as_array().into_iter().flatten()).for_each(look);
+    }
+    look(&document(EVERYTHING));
+}
+
+#[test]
 fn descriptions_are_for_people_who_know_no_rust() {
     visit(&document(EVERYTHING), &mut |key, value| {
         if let (Some("description" | "summary"), Some(text)) = (key, value.as_str()) {
