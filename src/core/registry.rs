@@ -5,6 +5,9 @@
 //! ([`Registry::take_changed`], [`Registry::build`]). The shell owns the sockets, the clock and the store.
 
 mod drain;
+mod hold;
+mod leases;
+mod stall;
 
 use crate::cell::Cells;
 use crate::command::{Command, Deregistration, Effect, Limits, Policies, Refused, Registration, Renewal, Reply};
@@ -23,10 +26,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-mod hold;
-mod leases;
-mod stall;
-
 pub use hold::{LeaseFigures, Protection};
 pub use stall::TICK;
 
@@ -40,7 +39,7 @@ pub struct Registry {
     services: BTreeMap<ServiceName, BTreeMap<InstanceId, Entry>>,
     fallbacks: BTreeMap<ServiceName, Entry>,
     instances: usize,
-    drains: BTreeSet<(Moment, ServiceName, InstanceId)>,
+    drains: BTreeSet<leases::Place>,
     leases: leases::Leases,
     hold: hold::Hold,
     calls: stall::Calls,
@@ -350,10 +349,7 @@ impl Registry {
         if let Some(metadata) = new_metadata {
             facts.metadata = metadata.clone();
         }
-        if !entry.is_leaving() {
-            let facts = entry.facts.clone();
-            self.effects.push(Effect::Persist(facts));
-        }
+        self.effects.extend(entry.stored());
         self.touch(renewal.service.clone());
         if status_changed {
             let (service, instance) = (renewal.service.clone(), id.clone());
@@ -500,9 +496,7 @@ impl Registry {
                         let facts = Arc::make_mut(&mut entry.facts);
                         facts.version_no = self.version_no;
                         facts.resolved = addresses.to_vec();
-                        if !entry.is_leaving() {
-                            self.effects.push(Effect::Persist(entry.facts.clone()));
-                        }
+                        self.effects.extend(entry.stored());
                     }
                 }
             }

@@ -9,7 +9,6 @@ use crate::command::{Draining, Effect, Refused, Reply};
 use crate::event::Event;
 use crate::name::{InstanceId, ServiceName};
 use crate::time::{Moment, Now};
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A time without new requests.
@@ -91,11 +90,16 @@ impl Registry {
     }
 
     fn entry(&mut self, service: &ServiceName, id: &InstanceId) -> Option<&mut Entry> {
-        self.services.get_mut(service).and_then(|instances: &mut BTreeMap<_, _>| instances.get_mut(id))
+        self.services.get_mut(service).and_then(|instances| instances.get_mut(id))
     }
 }
 
 impl Entry {
+    /// Its facts on their way to the store. Whoever is leaving is out of it and stays out.
+    pub(super) fn stored(&self) -> Option<Effect> {
+        (!self.is_leaving()).then(|| Effect::Persist(self.facts.clone()))
+    }
+
     /// Whether it has been deregistered and is only finishing.
     pub(super) fn is_leaving(&self) -> bool {
         self.drain.is_some_and(|drain| drain.leaves)

@@ -9,7 +9,8 @@ use crate::name::{InstanceId, ServiceName};
 use crate::time::Moment;
 use std::collections::BTreeSet;
 
-type Place = (Moment, ServiceName, InstanceId);
+/// An instance, by when something is due for it.
+pub(super) type Place = (Moment, ServiceName, InstanceId);
 
 /// The two orders.
 #[derive(Debug, Default)]
