@@ -1,15 +1,13 @@
 //! `GET /services` and `GET /services/{name}`, read from the snapshot.
 
 use super::error::Error;
-use super::{Answer, Control, epoch_s, query, renew};
+use super::{Answer, Control, epoch_s, json_bytes, json_response, query, renew};
 use crate::clock;
 use crate::upstream::{Hung, Service, Upstream};
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Response, header};
-use serde::Serialize;
+use http::{HeaderName, HeaderValue, Response};
 use std::sync::Arc;
 use vertice_api::{FieldError, Instance, ServiceInfo, headers, paths};
-use vertice_core::reason::Reason;
 use vertice_core::status::Status;
 use vertice_core::time::Moment;
 
@@ -46,30 +44,24 @@ pub(super) fn list_body(table: &Snapshot, detail: bool, filter: &Filter) -> Resu
     services.sort_by(|a, b| a.name.cmp(&b.name));
     if detail {
         let infos: Vec<ServiceInfo> = services.iter().filter_map(|s| info(s, table.generation(), filter)).collect();
-        bytes(&infos)
+        json_bytes(&infos)
     } else {
         let names: Vec<&str> = services.iter().map(|service| service.name.as_str()).collect();
-        bytes(&names)
+        json_bytes(&names)
     }
 }
 
 /// Everything about a service, with those of its instances that the filter accepts.
 pub(super) fn service_body(service: &Service, index: u64, filter: &Filter) -> Result<Bytes, Error> {
     let info = info(service, index, filter).ok_or_else(|| Error::not_found(service.name.as_str(), index))?;
-    bytes(&info)
+    json_bytes(&info)
 }
 
 /// A body of the registry's state at `index`.
 pub(super) fn with_index(body: Bytes, index: u64) -> Response<Bytes> {
-    let mut response = Response::new(body);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(headers::JSON));
+    let mut response = json_response(body);
     response.headers_mut().insert(INDEX, HeaderValue::from(index));
     response
-}
-
-fn bytes<T: Serialize>(body: &T) -> Result<Bytes, Error> {
-    let body = serde_json::to_vec(body).map_err(|error| Error::new(Reason::Internal, error.to_string()))?;
-    Ok(Bytes::from(body))
 }
 
 /// The contract's spelling is [`headers::INDEX`].
@@ -128,6 +120,7 @@ fn info(service: &Service, index: u64, filter: &Filter) -> Option<ServiceInfo> {
         index,
     })
 }
+
 fn instance(upstream: &Upstream, now: Moment) -> Instance {
     let facts = &upstream.facts;
     Instance {

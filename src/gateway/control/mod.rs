@@ -290,11 +290,21 @@ async fn off_worker<T: Send + 'static>(answer: impl FnOnce() -> Result<T, Error>
 
 /// A JSON answer.
 fn json<T: Serialize>(status: StatusCode, body: &T) -> Answer {
-    let body = serde_json::to_vec(body).map_err(|error| Error::new(Reason::Internal, error.to_string()))?;
-    let mut response = Response::new(Bytes::from(body));
+    let mut response = json_response(json_bytes(body)?);
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(headers::JSON));
     Ok(response)
+}
+
+fn json_bytes<T: Serialize>(body: &T) -> Result<Bytes, Error> {
+    let body = serde_json::to_vec(body).map_err(|error| Error::new(Reason::Internal, error.to_string()))?;
+    Ok(Bytes::from(body))
+}
+
+/// A 200 with a body that is JSON already.
+fn json_response(body: Bytes) -> Response<Bytes> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(headers::JSON));
+    response
 }
 
 fn text(body: &'static str) -> Response<Bytes> {

@@ -7,9 +7,9 @@ mod operations;
 mod rules;
 
 use super::call::{CALLS, Entry, Part};
-use super::{Control, Role};
+use super::{Control, Role, json_response};
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
@@ -37,9 +37,7 @@ pub(super) fn answer(control: &Control, role: Role) -> Response<Bytes> {
     let number =
         usize::from(role == Role::Registry) << 2 | usize::from(view.registry_on_gateway) << 1 | usize::from(view.needs_token);
     let body = MADE[number].get_or_init(|| Bytes::from(document(view).to_string()));
-    let mut response = Response::new(body.clone());
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(headers::JSON));
-    response
+    json_response(body.clone())
 }
 
 fn document(view: View) -> Value {

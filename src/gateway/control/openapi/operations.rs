@@ -152,15 +152,14 @@ const STREAMED: &str = "With `watch` the answer waits for a change. With `Accept
 
 fn health() -> Described {
     let schema = reference("Health");
-    let draining = json!({
-        "description": "The process is on its way out, or cannot serve.",
-        "content": {headers::JSON: {"schema": schema}, headers::PROBLEM_JSON: {"schema": problem(503)}},
-    });
     Described {
         id: "getHealth",
         summary: "How the process is",
         description: "`degraded` is said with status 200: the process serves.",
-        answers: vec![success(StatusCode::OK, "It serves.", &schema), (503, draining)],
+        answers: vec![
+            success(StatusCode::OK, "It serves.", &schema),
+            unfit("The process is on its way out, or cannot serve.", &schema),
+        ],
         ..Described::default()
     }
 }
@@ -176,16 +175,18 @@ fn livez() -> Described {
 
 fn readyz() -> Described {
     let schema = reference("Readiness");
-    let draining = json!({
-        "description": "Traffic should go elsewhere.",
-        "content": {headers::JSON: {"schema": schema}, headers::PROBLEM_JSON: {"schema": problem(503)}},
-    });
     Described {
         id: "getReady",
         summary: "Whether traffic may be sent here",
-        answers: vec![success(StatusCode::OK, "It may.", &schema), (503, draining)],
+        answers: vec![success(StatusCode::OK, "It may.", &schema), unfit("Traffic should go elsewhere.", &schema)],
         ..Described::default()
     }
+}
+
+/// The same object as when all is well, or the refusal that any call may get.
+fn unfit(description: &str, schema: &Value) -> (u16, Value) {
+    let content = json!({headers::JSON: {"schema": schema}, headers::PROBLEM_JSON: {"schema": problem(503)}});
+    (503, json!({"description": description, "content": content}))
 }
 
 fn metrics() -> Described {
