@@ -5,8 +5,10 @@
 //! writes nothing when nothing changes.
 
 use crate::breaker::{Admission, Breaker, BreakerPolicy, Phase};
+use crate::lease::Lease;
 use crate::load::Ewma;
 use crate::outcome::Verdict;
+use crate::record::ReplicaId;
 use crate::time::Moment;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -156,6 +158,10 @@ pub struct LeaseCell {
     deadline_nanos: AtomicU64,
     renewed_wall_ms: AtomicU64,
     is_held: AtomicBool,
+    /// The number of the replica that holds it; 0 for this one.
+    holder: AtomicU64,
+    /// The end of an operator's drain; 0 when there is none.
+    drained_until_nanos: AtomicU64,
 }
 
 impl LeaseCell {
@@ -177,15 +183,39 @@ impl LeaseCell {
         self.is_held.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set(&self, deadline: Moment, wall_ms: u64) {
-        self.set_deadline(deadline);
+    /// The replica that holds it, if that is another one.
+    #[must_use]
+    pub fn holder(&self) -> Option<ReplicaId> {
+        match self.holder.load(Ordering::Relaxed) {
+            0 => None,
+            number => Some(ReplicaId::of(number)),
+        }
+    }
+
+    /// When an operator's drain is over, if there is one.
+    #[must_use]
+    pub fn drained_until(&self) -> Option<Moment> {
+        match self.drained_until_nanos.load(Ordering::Relaxed) {
+            0 => None,
+            nanos => Some(Moment::from_nanos(nanos)),
+        }
+    }
+
+    pub(crate) fn set_drained_until(&self, until: Option<Moment>) {
+        self.drained_until_nanos.store(until.map_or(0, Moment::nanos), Ordering::Relaxed);
+    }
+
+    /// It was started or renewed.
+    pub(crate) fn set(&self, lease: Lease, wall_ms: u64) {
+        self.set_lease(lease);
         self.renewed_wall_ms.store(wall_ms, Ordering::Relaxed);
         self.set_held(false);
     }
 
-    /// It ends at another time, without a renewal.
-    pub(crate) fn set_deadline(&self, deadline: Moment) {
-        self.deadline_nanos.store(deadline.nanos(), Ordering::Relaxed);
+    /// It ends at another time or is held by another replica, without a renewal.
+    pub(crate) fn set_lease(&self, lease: Lease) {
+        self.deadline_nanos.store(lease.deadline().nanos(), Ordering::Relaxed);
+        self.holder.store(lease.holder().map_or(0, ReplicaId::number), Ordering::Relaxed);
     }
 
     pub(crate) fn set_held(&self, is_held: bool) {

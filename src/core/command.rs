@@ -4,6 +4,7 @@ use crate::endpoint::{Endpoint, Guard};
 use crate::event::Event;
 use crate::name::{InstanceId, ServiceName};
 use crate::policy::Policy;
+use crate::record::{Gone, Record, ReplicaId, Standing, StoreNews, Stored};
 use crate::status::Status;
 use crate::table::Facts;
 use std::collections::BTreeMap;
@@ -31,6 +32,43 @@ pub enum Command {
     Drain(Draining),
     /// A record from the store: its lease starts anew.
     Restore(Box<Facts>),
+    /// What another replica, or the store, says of an instance.
+    Merge(Box<Record>),
+    /// What another replica, or the store, says of an instance that is gone.
+    MergeGone(Gone),
+    /// An instance was renewed at another replica.
+    Renewed {
+        /// Its service.
+        service: ServiceName,
+        /// Its id.
+        id: InstanceId,
+        /// The version that was renewed.
+        version_no: u64,
+        /// What is left of the lease.
+        left: Duration,
+        /// Who holds it now.
+        holder: ReplicaId,
+    },
+    /// Everything that the store has of one service. What it lacks is written, what it has newer is fetched.
+    Compare {
+        /// The service.
+        service: ServiceName,
+        /// Its instances and graves.
+        stored: Vec<(InstanceId, Standing)>,
+    },
+    /// What was fetched is the store's record of an instance, or that it has none.
+    Fetched {
+        /// Its service.
+        service: ServiceName,
+        /// Its id.
+        id: InstanceId,
+        /// The record.
+        record: Option<Box<Record>>,
+        /// Whether the replica that holds the record's lease is alive.
+        is_holder_alive: bool,
+    },
+    /// How the store is.
+    Store(StoreNews),
     /// The operator's decisions, all of them.
     SetPolicies(Policies),
     /// Where services are found that nobody registered, all of them.
@@ -187,10 +225,19 @@ pub enum Refused {
 /// What the shell must do because of a command. In order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Write these facts to the store.
-    Persist(Arc<Facts>),
+    /// Write this instance to the store.
+    Persist(Stored),
     /// Remove this instance from the store.
-    Forget {
+    Forget(Gone),
+    /// Tell the other replicas, some time soon, that this instance was renewed.
+    Renewal {
+        /// The instance.
+        stored: Stored,
+        /// Whether the lease was almost over: others may be about to act.
+        is_urgent: bool,
+    },
+    /// Ask the store for this instance, and answer with [`Command::Fetched`] or [`Command::MergeGone`].
+    Fetch {
         /// Its service.
         service: ServiceName,
         /// Its id.

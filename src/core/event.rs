@@ -53,6 +53,22 @@ pub enum Event {
         /// Its id.
         instance: InstanceId,
     },
+    /// An instance registered at another replica.
+    Learned {
+        /// Its service.
+        service: ServiceName,
+        /// Its id.
+        instance: InstanceId,
+        /// Whether an earlier registration was replaced.
+        replaced: bool,
+    },
+    /// An instance is gone, says another replica.
+    Departed {
+        /// Its service.
+        service: ServiceName,
+        /// Its id.
+        instance: InstanceId,
+    },
     /// An instance reported another status.
     StatusChanged {
         /// Its service.

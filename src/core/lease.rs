@@ -1,7 +1,12 @@
 //! An instance's right to traffic, and when it ends.
 
+use crate::record::ReplicaId;
 use crate::time::Moment;
 use std::time::Duration;
+
+/// A lease held by another replica is looked into so long after its deadline: the interval at which replicas tell each other
+/// of renewals.
+pub const SHADOW: Duration = Duration::from_secs(1);
 
 /// A lease: renewed by heartbeats, over at its deadline.
 ///
@@ -11,13 +16,36 @@ use std::time::Duration;
 pub struct Lease {
     ttl: Duration,
     deadline: Moment,
+    /// When somebody must act because of it: its deadline, unless another replica holds it.
+    due: Moment,
+    holder: Option<ReplicaId>,
 }
 
 impl Lease {
     /// A lease that starts now.
     #[must_use]
     pub fn start(ttl: Duration, now: Moment) -> Self {
-        Self { ttl, deadline: now.plus(ttl) }
+        let deadline = now.plus(ttl);
+        Self { ttl, deadline, due: deadline, holder: None }
+    }
+
+    /// A lease that another replica holds, of which so much is left.
+    #[must_use]
+    pub fn elsewhere(ttl: Duration, left: Duration, holder: ReplicaId, now: Moment) -> Self {
+        let deadline = now.plus(left.min(ttl));
+        Self { ttl, deadline, due: deadline.plus(SHADOW), holder: Some(holder) }
+    }
+
+    /// The same lease, looked into at another time; its deadline stays.
+    #[must_use]
+    pub const fn due_at(self, due: Moment) -> Self {
+        Self { due, ..self }
+    }
+
+    /// The same lease, in the hands of another replica.
+    #[must_use]
+    pub const fn held_by(self, holder: ReplicaId) -> Self {
+        Self { holder: Some(holder), ..self }
     }
 
     /// The same lease, renewed now.
@@ -26,10 +54,19 @@ impl Lease {
         Self::start(self.ttl, now)
     }
 
+    /// The same lease in the same hands, with a whole TTL to go.
+    #[must_use]
+    pub fn refreshed(self, now: Moment) -> Self {
+        match self.holder {
+            Some(holder) => Self::elsewhere(self.ttl, self.ttl, holder, now),
+            None => self.renewed(now),
+        }
+    }
+
     /// The same lease, ending so much later, and not before `earliest`.
     #[must_use]
     pub fn extended(self, by: Duration, earliest: Moment) -> Self {
-        Self { deadline: self.deadline.plus(by).max(earliest), ..self }
+        Self { deadline: self.deadline.plus(by).max(earliest), due: self.due.plus(by).max(earliest), ..self }
     }
 
     /// How long a renewal lasts.
@@ -42,6 +79,18 @@ impl Lease {
     #[must_use]
     pub const fn deadline(self) -> Moment {
         self.deadline
+    }
+
+    /// When somebody must act because of it.
+    #[must_use]
+    pub const fn due(self) -> Moment {
+        self.due
+    }
+
+    /// The replica that holds it, if that is another one.
+    #[must_use]
+    pub const fn holder(self) -> Option<ReplicaId> {
+        self.holder
     }
 
     /// When its last renewal lies half a TTL back and a twentieth more: those that renew every half TTL always come a little

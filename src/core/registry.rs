@@ -5,8 +5,10 @@
 //! ([`Registry::take_changed`], [`Registry::build`]). The shell owns the sockets, the clock and the store.
 
 mod drain;
+mod graves;
 mod hold;
 mod leases;
+mod sharing;
 mod stall;
 
 use crate::cell::Cells;
@@ -16,9 +18,11 @@ use crate::event::Event;
 use crate::lease::Lease;
 use crate::name::{InstanceId, ServiceName};
 use crate::names::Names;
+use crate::record::{ReplicaId, Stored, Why};
 use crate::status::Status;
 use crate::table::{Attach, Facts, Origin, Service, Upstream, Wheel};
 use crate::time::{Moment, Now};
+use crate::version::Versions;
 use drain::Drain;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -46,7 +50,8 @@ pub struct Registry {
     protection: Protection,
     names: Names,
     generation: u64,
-    version_no: u64,
+    versions: Versions,
+    sharing: Option<sharing::Sharing>,
     /// What is to be published, each at the generation of its last change.
     changed: BTreeMap<ServiceName, u64>,
     effects: Vec<Effect>,
@@ -81,7 +86,8 @@ impl Registry {
             protection: Protection::default(),
             names: Names::default(),
             generation: 0,
-            version_no: 0,
+            versions: Versions::default(),
+            sharing: None,
             changed: BTreeMap::new(),
             effects: Vec::new(),
         }
@@ -91,6 +97,15 @@ impl Registry {
     #[must_use]
     pub const fn starting_at(mut self, generation: u64) -> Self {
         self.generation = generation;
+        self
+    }
+
+    /// The same registry, as `me`, one of several replicas that share a store. Leases held by another one are given up
+    /// `stale_after` their deadline while the store cannot be asked.
+    #[must_use]
+    pub fn shared(mut self, me: ReplicaId, stale_after: Duration) -> Self {
+        self.versions = Versions::shared(me);
+        self.sharing = Some(sharing::Sharing::new(me, stale_after));
         self
     }
 
@@ -112,7 +127,7 @@ impl Registry {
             Command::Deregister(deregistration) => self.deregister(&deregistration, now),
             Command::Drain(draining) => self.drain_instances(&draining, now),
             Command::Resolved { host, addresses } => {
-                self.resolved(&host, &addresses);
+                self.resolved(&host, &addresses, now);
                 self.names.forget_unused(&host);
                 Ok(Reply::Done)
             }
@@ -133,6 +148,26 @@ impl Registry {
                 self.probed(no, passed, now.mono);
                 Ok(Reply::Done)
             }
+            Command::Merge(record) => self.merge(*record, now),
+            Command::MergeGone(gone) => {
+                self.merge_gone(gone, now);
+                Ok(Reply::Done)
+            }
+            Command::Renewed { service, id, version_no, left, holder } => {
+                self.renewed_there(service, id, version_no, left, holder, now);
+                Ok(Reply::Done)
+            }
+            Command::Compare { service, stored } => {
+                self.compare(&service, stored, now);
+                Ok(Reply::Done)
+            }
+            Command::Fetched { service, id, record, is_holder_alive } => {
+                self.fetched(&service, &id, record.map(|record| *record), is_holder_alive, now)
+            }
+            Command::Store(news) => {
+                self.store_news(news, now);
+                Ok(Reply::Done)
+            }
         }
     }
 
@@ -141,6 +176,9 @@ impl Registry {
     pub fn expire(&mut self, now: Moment) -> usize {
         let now = self.called_at(now);
         self.end_drains(now);
+        if let Some(sharing) = &mut self.sharing {
+            sharing.graves.expire(now);
+        }
         let lapsed = self.lapse_or_hold(now);
         self.probe_due(now);
         lapsed
@@ -252,22 +290,28 @@ impl Registry {
         let (service, held) = (service.clone(), endpoint.name().cloned());
         if let Some(host) = &held {
             self.hold_name(host, &service);
-            self.resolved(host, resolved.as_deref().unwrap_or_default());
+            self.resolved(host, resolved.as_deref().unwrap_or_default(), now);
         }
         let cells = self.inherited_cells(&service, &replaced, endpoint);
+        cells.breaker.try_now();
+        let version_no = self.versions.next(now);
         for old in &replaced {
-            self.take_out(&service, old, *old != id);
+            let gone = self.take_out(&service, old).filter(|gone| *old != id && !gone.is_leaving());
+            if let Some(gone) = gone {
+                self.bury(&gone.facts, Why::Removed, version_no, None, now.mono);
+            }
         }
-        self.version_no += 1;
-        let mut facts = facts_of(registration, id.clone(), origin, self.default_ttl, now.wall_ms, self.version_no);
+        let mut facts = facts_of(registration, id.clone(), origin, self.default_ttl, now.wall_ms, version_no);
         facts.resolved = held.as_ref().map_or_else(Vec::new, |host| self.names.addresses(host).to_vec());
-        let facts = Arc::new(facts);
-        let ttl = facts.ttl;
-        let resolved = self.insert(facts.clone(), cells, now);
+        let (ttl, facts) = (facts.ttl, Arc::new(facts));
+        if let Some(sharing) = &mut self.sharing {
+            sharing.graves.close(&service, &id);
+        }
+        let resolved = self.insert(facts.clone(), Lease::start(ttl, now.mono), cells.clone(), now.wall_ms);
         if let Some(host) = &held {
             self.release_name(host, &service);
         }
-        self.effects.push(Effect::Persist(facts));
+        self.effects.push(Effect::Persist(Stored { facts, cells }));
         self.effects.push(Effect::Tell(Event::Registered { service, instance: id.clone(), replaced: !replaced.is_empty() }));
         Ok(Reply::Registered { id, ttl, resolved })
     }
@@ -279,14 +323,11 @@ impl Registry {
         self.services.get(service).into_iter().flatten().filter(same).map(|(other, _)| other.clone()).collect()
     }
 
-    /// Breaker and averages belong to the endpoint: kept when it is registered anew (and worth trying at once), fresh when
-    /// the instance moved.
+    /// Breaker and averages belong to the endpoint: kept when it is registered anew, fresh when the instance moved.
     fn inherited_cells(&self, service: &ServiceName, replaced: &[InstanceId], endpoint: &Endpoint) -> Arc<Cells> {
         let entries = replaced.iter().filter_map(|id| self.services.get(service)?.get(id));
         let kept = entries.into_iter().find(|entry| entry.facts.endpoint == *endpoint).map(|entry| entry.cells.clone());
-        let cells = kept.unwrap_or_default();
-        cells.breaker.try_now();
-        cells
+        kept.unwrap_or_default()
     }
 
     fn check_limits(&self, service: &ServiceName, replaced: usize) -> Result<(), Refused> {
@@ -333,18 +374,20 @@ impl Registry {
         let Some(entry) = self.services.get_mut(&renewal.service).and_then(|instances| instances.get_mut(id)) else { return };
         self.leases.end(entry.lease, &renewal.service, id);
         self.hold.release(&renewal.service, id);
+        let left = entry.lease.deadline().since(now.mono);
         entry.lease = entry.lease.renewed(now.mono);
         self.leases.start(entry.lease, &renewal.service, id);
-        entry.cells.lease.set(entry.lease.deadline(), now.wall_ms);
+        entry.cells.lease.set(entry.lease, now.wall_ms);
         let status = renewal.status.unwrap_or(entry.facts.status);
         let new_metadata = renewal.metadata.as_ref().filter(|metadata| **metadata != entry.facts.metadata);
         if status == entry.facts.status && new_metadata.is_none() {
+            let told = entry.on_its_way();
+            self.tell_renewal(told, left);
             return;
         }
         let status_changed = status != entry.facts.status;
-        self.version_no += 1;
         let facts = Arc::make_mut(&mut entry.facts);
-        facts.version_no = self.version_no;
+        facts.version_no = self.versions.next(now);
         facts.status = status;
         if let Some(metadata) = new_metadata {
             facts.metadata = metadata.clone();
@@ -358,22 +401,28 @@ impl Registry {
     }
 
     fn deregister(&mut self, request: &Deregistration, now: Now) -> Result<Reply, Refused> {
-        let Some(instances) = self.services.get(&request.service) else { return Ok(Reply::Deregistered(0)) };
+        let none = BTreeMap::new();
+        let instances = self.services.get(&request.service).unwrap_or(&none);
         let ids: Vec<InstanceId> = if let Some(id) = &request.id {
             instances.contains_key(id).then(|| id.clone()).into_iter().collect()
-        } else if request.all || instances.len() == 1 {
+        } else if request.all || instances.len() <= 1 {
             instances.keys().cloned().collect()
         } else if let Some(own) = own_registration(instances, request.registrant) {
             vec![own]
         } else {
             return Err(Refused::Ambiguous { instances: instances.len() });
         };
+        if ids.is_empty() {
+            let id = request.id.clone().unwrap_or_else(|| InstanceId::of_registrant(request.registrant));
+            self.deregister_unseen(&request.service, id, now);
+        }
         if let Some(span) = request.drain {
             ids.iter().for_each(|id| self.leave(&request.service, id, span, now));
             return Ok(Reply::Deregistered(ids.len()));
         }
         for id in &ids {
-            self.remove(&request.service, id);
+            let version_no = self.versions.next(now);
+            self.remove(&request.service, id, Why::Removed, |_| version_no, now.mono);
             let (service, instance) = (request.service.clone(), id.clone());
             self.effects.push(Effect::Tell(Event::Deregistered { service, instance }));
         }
@@ -387,27 +436,26 @@ impl Registry {
             return Ok(Reply::Done);
         }
         self.check_limits(&service, rivals.len())?;
-        self.version_no = self.version_no.max(facts.version_no);
+        self.versions.saw(facts.version_no);
         // A store that lost a removal may hold one endpoint under two ids: the later registration is the true one.
         let newest = |id: &InstanceId| self.services[&service][id].facts.version_no > facts.version_no;
         if rivals.iter().any(newest) {
-            self.effects.push(Effect::Forget { service, id: instance });
+            self.bury(&facts, Why::Removed, facts.version_no, None, now.mono);
             return Ok(Reply::Done);
         }
         for rival in &rivals {
-            self.remove(&service, rival);
+            self.remove(&service, rival, Why::Removed, |rival| rival.version_no, now.mono);
         }
         let held = facts.endpoint.name().cloned();
         if let Some(host) = &held {
             self.hold_name(host, &service);
             if self.names.addresses(host).is_empty() {
-                self.resolved(host, &facts.resolved);
+                self.resolved(host, &facts.resolved, now);
             }
         }
-        let (cells, registered) = (Arc::<Cells>::default(), facts.registered_wall_ms);
-        self.insert(Arc::new(facts), cells.clone(), now);
         // Nothing was heard of it since: the time of a restart is not a heartbeat's.
-        cells.lease.set(cells.lease.deadline(), registered);
+        let (lease, renewed_wall_ms) = (Lease::start(facts.ttl, now.mono), facts.registered_wall_ms);
+        self.insert(Arc::new(facts), lease, Arc::default(), renewed_wall_ms);
         if let Some(host) = &held {
             self.release_name(host, &service);
         }
@@ -416,9 +464,9 @@ impl Registry {
     }
 
     /// Puts an instance in; tells whether it has an address.
-    fn insert(&mut self, facts: Arc<Facts>, cells: Arc<Cells>, now: Now) -> bool {
-        let lease = Lease::start(facts.ttl, now.mono);
-        cells.lease.set(lease.deadline(), now.wall_ms);
+    fn insert(&mut self, facts: Arc<Facts>, lease: Lease, cells: Arc<Cells>, renewed_wall_ms: u64) -> bool {
+        cells.lease.set(lease, renewed_wall_ms);
+        cells.lease.set_drained_until(None);
         let addresses = self.addresses_of(&facts);
         let resolved = !addresses.is_empty();
         let (service, id) = (facts.service.clone(), facts.id.clone());
@@ -430,14 +478,22 @@ impl Registry {
         resolved
     }
 
-    /// Takes an instance out and out of the store.
-    fn remove(&mut self, service: &ServiceName, id: &InstanceId) {
-        self.take_out(service, id, true);
+    /// Takes an instance out and out of the store; `version_no` tells which version of it ends.
+    fn remove(&mut self, service: &ServiceName, id: &InstanceId, why: Why, version_no: impl Fn(&Facts) -> u64, now: Moment) {
+        if let Some(entry) = self.take_out(service, id).filter(|entry| !entry.is_leaving()) {
+            self.bury(&entry.facts, why, version_no(&entry.facts), None, now);
+        }
     }
 
-    fn take_out(&mut self, service: &ServiceName, id: &InstanceId, forget: bool) {
-        let Some(instances) = self.services.get_mut(service) else { return };
-        let Some(entry) = instances.remove(id) else { return };
+    /// Its lease is over.
+    fn lapse(&mut self, service: &ServiceName, id: &InstanceId, now: Moment) {
+        self.remove(service, id, Why::Lapsed, |facts| facts.version_no, now);
+    }
+
+    /// Takes an instance out, here.
+    fn take_out(&mut self, service: &ServiceName, id: &InstanceId) -> Option<Entry> {
+        let instances = self.services.get_mut(service)?;
+        let entry = instances.remove(id)?;
         if instances.is_empty() {
             self.services.remove(service);
         }
@@ -450,10 +506,12 @@ impl Registry {
         if let Some(host) = entry.facts.endpoint.name() {
             self.release_name(host, service);
         }
-        if forget && !entry.is_leaving() {
-            self.effects.push(Effect::Forget { service: service.clone(), id: id.clone() });
-        }
         self.touch(service.clone());
+        Some(entry)
+    }
+
+    fn entry(&mut self, service: &ServiceName, id: &InstanceId) -> Option<&mut Entry> {
+        self.services.get_mut(service)?.get_mut(id)
     }
 
     fn touch(&mut self, service: ServiceName) {
@@ -480,7 +538,7 @@ impl Registry {
         }
     }
 
-    fn resolved(&mut self, host: &Arc<str>, addresses: &[std::net::IpAddr]) {
+    fn resolved(&mut self, host: &Arc<str>, addresses: &[std::net::IpAddr], now: Now) {
         let Some(services) = self.names.resolved(host, addresses) else { return };
         for name in services {
             let entries = self.services.get_mut(&name).into_iter().flat_map(BTreeMap::values_mut);
@@ -492,11 +550,13 @@ impl Registry {
                     entry.cells.breaker.try_now();
                     changed = true;
                     if entry.facts.origin != Origin::Fallback {
-                        self.version_no += 1;
                         let facts = Arc::make_mut(&mut entry.facts);
-                        facts.version_no = self.version_no;
                         facts.resolved = addresses.to_vec();
-                        self.effects.extend(entry.stored());
+                        // Every replica looks names up by itself, and may see other addresses: nothing to tell the others.
+                        if self.sharing.is_none() {
+                            facts.version_no = self.versions.next(now);
+                            self.effects.extend(entry.stored());
+                        }
                     }
                 }
             }

@@ -8,6 +8,7 @@ use super::{Entry, Registry};
 use crate::command::{Draining, Effect, Refused, Reply};
 use crate::event::Event;
 use crate::name::{InstanceId, ServiceName};
+use crate::record::{Stored, Why};
 use crate::time::{Moment, Now};
 use std::time::Duration;
 
@@ -36,16 +37,18 @@ impl Registry {
                 Some(span) => self.start_drain(&request.service, id, span, false, now),
                 None => self.return_to_rotation(&request.service, id),
             }
+            self.restate(&request.service, id, now);
         }
         Ok(Reply::Draining(ids))
     }
 
     /// Lets an instance finish what it has before it goes. It is out of the store at once.
     pub(super) fn leave(&mut self, service: &ServiceName, id: &InstanceId, span: Duration, now: Now) {
-        let was_leaving = self.entry(service, id).is_some_and(|entry| entry.is_leaving());
+        let staying = self.entry(service, id).filter(|entry| !entry.is_leaving()).map(|entry| entry.facts.clone());
         self.start_drain(service, id, span, true, now);
-        if !was_leaving {
-            self.effects.push(Effect::Forget { service: service.clone(), id: id.clone() });
+        if let Some(facts) = staying {
+            let version_no = self.versions.next(now);
+            self.bury(&facts, Why::Removed, version_no, Some(span), now.mono);
         }
     }
 
@@ -54,7 +57,7 @@ impl Registry {
         while self.drains.first().is_some_and(|(until, ..)| *until <= now) {
             let Some((_, service, id)) = self.drains.pop_first() else { break };
             if self.entry(&service, &id).is_some_and(|entry| entry.is_leaving()) {
-                self.remove(&service, &id);
+                self.take_out(&service, &id);
                 self.effects.push(Effect::Tell(Event::Deregistered { service, instance: id }));
             } else {
                 self.return_to_rotation(&service, &id);
@@ -62,13 +65,14 @@ impl Registry {
         }
     }
 
-    fn start_drain(&mut self, service: &ServiceName, id: &InstanceId, span: Duration, leaves: bool, now: Now) {
+    pub(super) fn start_drain(&mut self, service: &ServiceName, id: &InstanceId, span: Duration, leaves: bool, now: Now) {
         let until = now.mono.plus(span);
         let Some(entry) = self.entry(service, id) else { return };
         let before = entry.drain;
         // Whoever is leaving leaves: an operator's drain may give it more time, and does not keep it.
         let leaves = leaves || entry.is_leaving();
         entry.drain = Some(Drain { until, leaves });
+        entry.cells.lease.set_drained_until(Some(until));
         if let Some(before) = before {
             self.drains.remove(&(before.until, service.clone(), id.clone()));
         } else {
@@ -84,20 +88,22 @@ impl Registry {
         let Some(entry) = self.entry(service, id) else { return };
         let Some(drain) = entry.drain.filter(|drain| !drain.leaves) else { return };
         entry.drain = None;
+        entry.cells.lease.set_drained_until(None);
         self.drains.remove(&(drain.until, service.clone(), id.clone()));
         self.touch(service.clone());
         self.effects.push(Effect::Tell(Event::DrainEnded { service: service.clone(), instance: id.clone() }));
     }
-
-    fn entry(&mut self, service: &ServiceName, id: &InstanceId) -> Option<&mut Entry> {
-        self.services.get_mut(service).and_then(|instances| instances.get_mut(id))
-    }
 }
 
 impl Entry {
-    /// Its facts on their way to the store. Whoever is leaving is out of it and stays out.
+    /// The write that brings it to the store.
     pub(super) fn stored(&self) -> Option<Effect> {
-        (!self.is_leaving()).then(|| Effect::Persist(self.facts.clone()))
+        self.on_its_way().map(Effect::Persist)
+    }
+
+    /// What the store, and other replicas, are told of it. Whoever is leaving is out of it and stays out.
+    pub(super) fn on_its_way(&self) -> Option<Stored> {
+        (!self.is_leaving()).then(|| Stored { facts: self.facts.clone(), cells: self.cells.clone() })
     }
 
     /// Whether it has been deregistered and is only finishing.

@@ -27,6 +27,7 @@
 //! - **A probe is known by its number.** Its result counts only if the instance is still waiting for that very probe:
 //!   whoever was renewed, registered anew or removed meanwhile is not touched by it.
 
+use super::sharing::Verdict;
 use super::{Registry, lapsed};
 use crate::command::{Effect, Probe};
 use crate::event::Event;
@@ -87,6 +88,12 @@ pub struct LeaseFigures {
     pub held: usize,
     /// Instances that were held and have one more TTL to be renewed.
     pub on_grace: usize,
+    /// Instances past their deadline that may have been renewed at another replica; the store cannot be asked.
+    pub stale: usize,
+    /// Instances that are known to be gone, in case somebody still says otherwise.
+    pub graves: usize,
+    /// How many of those were forgotten early, ever, because there were too many.
+    pub graves_dropped: u64,
 }
 
 impl Registry {
@@ -98,8 +105,11 @@ impl Registry {
             instances: self.instances,
             silent: self.leases.silent(self.instances),
             holding_since: hold.since,
-            held: hold.held.len() - hold.on_grace,
+            held: hold.held.len() - hold.on_grace - hold.stale,
             on_grace: hold.on_grace,
+            stale: hold.stale,
+            graves: self.sharing.as_ref().map_or(0, |sharing| sharing.graves.len()),
+            graves_dropped: self.sharing.as_ref().map_or(0, |sharing| sharing.graves.dropped()),
         }
     }
 
@@ -113,12 +123,17 @@ impl Registry {
         }
         let mut count = 0;
         while let Some((service, id)) = self.leases.take_due(now) {
-            if is_suspicious {
-                self.hold(service, id, now);
-            } else {
-                self.remove(&service, &id);
-                self.effects.push(lapsed(service, id));
-                count += 1;
+            let verdict = if is_suspicious { Verdict::Hold } else { self.verdict(&service, &id, now) };
+            match verdict {
+                Verdict::Hold => self.hold(service, id, now),
+                Verdict::Lapse => {
+                    self.lapse(&service, &id, now);
+                    self.effects.push(lapsed(service, id));
+                    count += 1;
+                }
+                Verdict::Ask => self.ask(service, id, now),
+                Verdict::Probe => self.keep_stale(service, id, now),
+                Verdict::Wait(until) => self.due_at(&service, &id, until),
             }
         }
         count
@@ -135,12 +150,12 @@ impl Registry {
     /// A probe has ended: the instance is kept, or removed if it was the last failure it was allowed.
     pub(super) fn probed(&mut self, no: u64, passed: bool, now: Moment) {
         let Some((service, id)) = self.hold.answered(no, passed, now, &self.protection) else { return };
-        self.remove(&service, &id);
+        self.lapse(&service, &id, now);
         let failures = self.protection.probe_failures;
         self.effects.push(Effect::Tell(Event::Evicted { service, instance: id, failures }));
     }
 
-    fn is_mostly_silent(&self) -> bool {
+    pub(super) fn is_mostly_silent(&self) -> bool {
         let silent = self.leases.silent(self.instances);
         self.instances >= self.protection.instances_min && silent * 100 > self.instances * self.protection.silent_percent
     }
@@ -151,10 +166,19 @@ impl Registry {
             let (instances, silent) = (self.instances, self.leases.silent(self.instances));
             self.effects.push(Effect::Tell(Event::HoldStarted { instances, silent }));
         }
+        self.keep(service, id, Reason::MassLapse, now);
+    }
+
+    /// Keeps an instance whose lease is over, because it cannot be known whether it was renewed at another replica.
+    fn keep_stale(&mut self, service: ServiceName, id: InstanceId, now: Moment) {
+        self.keep(service, id, Reason::Stale, now);
+    }
+
+    fn keep(&mut self, service: ServiceName, id: InstanceId, reason: Reason, now: Moment) {
         if let Some(entry) = self.services.get(&service).and_then(|instances| instances.get(&id)) {
             entry.cells.lease.set_held(true);
         }
-        self.hold.keep((service, id), now);
+        self.hold.keep((service, id), reason, now);
     }
 
     fn end_hold(&mut self, now: Moment) {
@@ -165,7 +189,7 @@ impl Registry {
             let entry = self.services.get_mut(&service).and_then(|instances| instances.get_mut(&id));
             if let Some(entry) = entry {
                 entry.lease = Lease::start(entry.lease.ttl(), now);
-                entry.cells.lease.set_deadline(entry.lease.deadline());
+                entry.cells.lease.set_lease(entry.lease);
                 entry.cells.lease.set_held(false);
                 self.leases.start_silent(entry.lease, &service, &id);
             }
@@ -183,6 +207,8 @@ pub(super) struct Hold {
     since: Option<Moment>,
     held: BTreeMap<Key, Held>,
     on_grace: usize,
+    /// Of those held, for [`Reason::Stale`].
+    stale: usize,
     /// Those that wait for their next probe, by when it is due.
     waiting: BTreeSet<(Moment, Key)>,
     /// Probes under way. Numbers grow with time, so the first is the oldest.
@@ -194,10 +220,19 @@ pub(super) struct Hold {
 
 #[derive(Debug)]
 struct Held {
+    reason: Reason,
     has_grace: bool,
     /// Probes that failed in a row.
     failures: u32,
     next: Next,
+}
+
+/// Why an instance is kept beyond its lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    MassLapse,
+    /// It may have been renewed at another replica, and the store cannot be asked.
+    Stale,
 }
 
 /// An instance's next probe.
@@ -230,9 +265,18 @@ impl Hold {
         let key = (service.clone(), id.clone());
         let Some(held) = self.held.remove(&key) else { return };
         self.on_grace -= usize::from(held.has_grace);
+        self.stale -= usize::from(held.reason == Reason::Stale);
         if let Next::Due(due) = held.next {
             self.waiting.remove(&(due, key));
         }
+    }
+
+    /// Lets those go that are only kept because the store was away.
+    pub(super) fn take_stale(&mut self) -> Vec<Key> {
+        let stale = self.held.iter().filter(|(_, held)| held.reason == Reason::Stale).map(|(key, _)| key.clone());
+        let stale: Vec<Key> = if self.stale == 0 { Vec::new() } else { stale.collect() };
+        stale.iter().for_each(|(service, id)| self.release(service, id));
+        stale
     }
 
     /// Whether the instance is past its deadline and kept.
@@ -249,19 +293,21 @@ impl Hold {
         }
     }
 
-    fn keep(&mut self, key: Key, now: Moment) {
+    fn keep(&mut self, key: Key, reason: Reason, now: Moment) {
+        self.stale += usize::from(reason == Reason::Stale);
         if let Some(held) = self.held.get_mut(&key) {
             self.on_grace -= usize::from(std::mem::take(&mut held.has_grace));
+            self.stale -= usize::from(std::mem::replace(&mut held.reason, reason) == Reason::Stale);
             return;
         }
-        self.held.insert(key.clone(), Held { has_grace: false, failures: 0, next: Next::Due(now) });
+        self.held.insert(key.clone(), Held { reason, has_grace: false, failures: 0, next: Next::Due(now) });
         self.waiting.insert((now, key));
     }
 
     /// Those without a deadline, which get one now.
     fn give_grace(&mut self) -> Vec<Key> {
-        self.on_grace = self.held.len();
-        let held = self.held.iter_mut();
+        self.on_grace = self.held.len() - self.stale;
+        let held = self.held.iter_mut().filter(|(_, held)| held.reason == Reason::MassLapse);
         held.filter_map(|(key, held)| (!std::mem::replace(&mut held.has_grace, true)).then(|| key.clone())).collect()
     }
 

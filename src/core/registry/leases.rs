@@ -1,4 +1,4 @@
-//! Every lease in the order in which it ends, and every instance in the order in which it falls silent.
+//! Every lease in the order in which somebody must act because of it, and every instance in the order in which it falls silent.
 //!
 //! How many instances are silent is asked whenever a lease is due. So it is kept, not counted: an instance leaves the second
 //! order when its moment has passed and comes back with its next renewal, which is one step per renewal however many
@@ -23,27 +23,32 @@ pub(super) struct Leases {
 impl Leases {
     /// Counts on a lease that was started or renewed.
     pub(super) fn start(&mut self, lease: Lease, service: &ServiceName, id: &InstanceId) {
-        self.deadlines.insert((lease.deadline(), service.clone(), id.clone()));
+        self.deadlines.insert((lease.due(), service.clone(), id.clone()));
         self.fresh.insert((lease.silent_from(), service.clone(), id.clone()));
     }
 
-    /// Counts on a lease that was given without a renewal: its instance stays silent.
+    /// Counts on a lease that was given, or put off, without a renewal: its instance is as silent as it was.
     pub(super) fn start_silent(&mut self, lease: Lease, service: &ServiceName, id: &InstanceId) {
-        self.deadlines.insert((lease.deadline(), service.clone(), id.clone()));
+        self.deadlines.insert((lease.due(), service.clone(), id.clone()));
+    }
+
+    /// Has nobody act because of a lease, for now.
+    pub(super) fn put_off(&mut self, lease: Lease, service: &ServiceName, id: &InstanceId) {
+        self.deadlines.remove(&(lease.due(), service.clone(), id.clone()));
     }
 
     /// Forgets a lease, wherever it stands.
     pub(super) fn end(&mut self, lease: Lease, service: &ServiceName, id: &InstanceId) {
-        self.deadlines.remove(&(lease.deadline(), service.clone(), id.clone()));
+        self.deadlines.remove(&(lease.due(), service.clone(), id.clone()));
         self.fresh.remove(&(lease.silent_from(), service.clone(), id.clone()));
     }
 
-    /// When the next lease ends.
+    /// When the next lease is due.
     pub(super) fn next_deadline(&self) -> Option<Moment> {
         self.deadlines.first().map(|(deadline, ..)| *deadline)
     }
 
-    /// Takes the instance whose lease ended first, if it has.
+    /// Takes the instance whose lease is due first, if it is.
     pub(super) fn take_due(&mut self, now: Moment) -> Option<(ServiceName, InstanceId)> {
         self.next_deadline().filter(|deadline| *deadline <= now)?;
         self.deadlines.pop_first().map(|(_, service, id)| (service, id))

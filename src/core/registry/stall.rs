@@ -64,9 +64,9 @@ impl Registry {
                 continue;
             }
             let is_fresh = gets_fresh || self.leases.is_fresh(before, service, id);
-            entry.lease = if gets_fresh { before.renewed(now) } else { before.extended(stall, now.plus(LEFT_MIN)) };
-            entry.cells.lease.set_deadline(entry.lease.deadline());
-            deadlines.push((entry.lease.deadline(), service.clone(), id.clone()));
+            entry.lease = if gets_fresh { before.refreshed(now) } else { before.extended(stall, now.plus(LEFT_MIN)) };
+            entry.cells.lease.set_lease(entry.lease);
+            deadlines.push((entry.lease.due(), service.clone(), id.clone()));
             if is_fresh {
                 fresh.push((entry.lease.silent_from(), service.clone(), id.clone()));
             }

@@ -199,8 +199,14 @@ impl Rig {
 
 fn in_short(effect: &Effect) -> String {
     match effect {
-        Effect::Persist(facts) => format!("persist {}", facts.id),
-        Effect::Forget { id, .. } => format!("forget {id}"),
+        Effect::Persist(stored) => format!("persist {}", stored.facts.id),
+        Effect::Forget(gone) => format!("forget {}", gone.id),
+        Effect::Renewal { stored, is_urgent: false } => format!("renewed {}", stored.facts.id),
+        Effect::Renewal { stored, is_urgent: true } => format!("renewed {} at last", stored.facts.id),
+        Effect::Fetch { id, .. } => format!("fetch {id}"),
+        Effect::Tell(Event::Learned { instance, replaced: false, .. }) => format!("learned {instance}"),
+        Effect::Tell(Event::Learned { instance, replaced: true, .. }) => format!("learned anew {instance}"),
+        Effect::Tell(Event::Departed { instance, .. }) => format!("departed {instance}"),
         Effect::WantName(host) => format!("want {host}"),
         Effect::DropName(host) => format!("drop {host}"),
         Effect::Tell(Event::Registered { instance, replaced: false, .. }) => format!("registered {instance}"),

@@ -448,7 +448,7 @@ impl World {
                 Effect::Probe(probe) => {
                     plans.push((rng.between(1, 2_000), Due::Probed { replica: n, life, probe: probe.clone() }));
                 }
-                Effect::Persist(_) | Effect::Forget { .. } | Effect::Tell(_) => {}
+                Effect::Persist(_) | Effect::Forget(_) | Effect::Tell(_) | Effect::Renewal { .. } | Effect::Fetch { .. } => {}
             }
         }
         let replica = &mut self.replicas[n];

@@ -207,8 +207,9 @@ impl Registrar {
                 Effect::WantName(host) => self.resolver.want(host),
                 Effect::DropName(host) => self.resolver.forget(&host),
                 Effect::Probe(probe) => self.ask(probe),
-                Effect::Persist(facts) => writes.push(outbox::Write::Put(facts)),
-                Effect::Forget { service, id } => writes.push(outbox::Write::Delete { service, id }),
+                Effect::Persist(stored) => writes.push(outbox::Write::Put(stored.facts)),
+                Effect::Forget(gone) => writes.push(outbox::Write::Delete { service: gone.service, id: gone.id }),
+                Effect::Renewal { .. } | Effect::Fetch { .. } => {}
             }
         }
         let mut waiting = Vec::new();

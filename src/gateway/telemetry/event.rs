@@ -19,6 +19,10 @@ pub fn tell(metrics: &Metrics, event: &Event) {
             tracing::warn!(%service, %instance, "lease lapsed");
         }
         Event::Restored { service, instance } => tracing::info!(%service, %instance, "instance restored from the store"),
+        Event::Learned { service, instance, replaced } => {
+            tracing::info!(%service, %instance, replaced, "instance registered at another replica");
+        }
+        Event::Departed { service, instance } => tracing::info!(%service, %instance, "instance gone, says another replica"),
         Event::StatusChanged { service, instance, status } => {
             tracing::info!(%service, %instance, %status, "instance changed its status");
         }

@@ -30,7 +30,7 @@ fn what_is_persisted_is_what_was_registered() {
     };
     rig.register(full).unwrap();
     let drained = rig.registry.drain();
-    let [Effect::WantName(_), Effect::Persist(facts), _] = &drained[..] else { panic!("{drained:?}") };
+    let [Effect::WantName(_), Effect::Persist(Stored { facts, .. }), _] = &drained[..] else { panic!("{drained:?}") };
     let expected = Facts {
         service: name("svc"),
         id: id("a"),

@@ -65,7 +65,7 @@ fn thirty_that_fall_silent_at_once_are_held_and_stay_routable() {
     assert!(rig.upstream("i00").cells.lease.is_held());
     assert_eq!(rig.told()[0], "hold: 30 of 30");
     let since = Some(Moment::from_millis(10_000));
-    let figures = LeaseFigures { instances: 30, silent: 30, holding_since: since, held: 30, on_grace: 0 };
+    let figures = LeaseFigures { instances: 30, silent: 30, holding_since: since, held: 30, ..LeaseFigures::default() };
     assert_eq!(rig.registry.lease_figures(), figures);
     assert_eq!(rig.registry.leases.len(), 0);
 }

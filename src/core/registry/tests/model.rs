@@ -332,10 +332,13 @@ impl Pair {
     fn take_effects(&mut self) {
         for effect in self.rig.registry.drain() {
             match effect {
-                Effect::Persist(facts) => {
+                Effect::Persist(Stored { facts, .. }) => {
                     self.store.insert((facts.service.clone(), facts.id.clone()), facts);
                 }
-                Effect::Forget { service, id } => assert!(self.store.remove(&(service, id)).is_some(), "forgot a stranger"),
+                Effect::Forget(gone) => {
+                    assert!(self.store.remove(&(gone.service, gone.id)).is_some(), "forgot a stranger");
+                }
+                Effect::Renewal { .. } | Effect::Fetch { .. } => panic!("there are no other replicas"),
                 Effect::WantName(host) => assert!(self.wanted.insert(host.to_string()), "{host} wanted twice"),
                 Effect::DropName(host) => assert!(self.wanted.remove(&*host), "{host} dropped twice"),
                 Effect::Tell(_) | Effect::Probe(_) => {}

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use vertice_core::command::Effect;
 use vertice_core::name::ServiceName;
+use vertice_core::record::Stored;
 use vertice_core::registry::Registry;
 use vertice_core::table::{Bare, Facts, Snapshot};
 use vertice_core::time::{Moment, Now};
@@ -84,14 +85,15 @@ impl ModelStore {
         for effect in effects {
             match effect {
                 Effect::Persist(_) if fault == Some(Fault::LeakyStore) && rng.percent(2) => {}
-                Effect::Persist(facts) => {
+                Effect::Persist(Stored { facts, .. }) => {
                     self.records.insert((facts.service.clone(), facts.id.clone()), facts.clone());
                 }
-                Effect::Forget { .. } if fault == Some(Fault::DeafStore) => {}
-                Effect::Forget { service, id } => {
-                    self.records.remove(&(service.clone(), id.clone()));
+                Effect::Forget(_) if fault == Some(Fault::DeafStore) => {}
+                Effect::Forget(gone) => {
+                    self.records.remove(&(gone.service.clone(), gone.id.clone()));
                 }
                 Effect::Tell(_) | Effect::WantName(_) | Effect::DropName(_) | Effect::Probe(_) => {}
+                Effect::Renewal { .. } | Effect::Fetch { .. } => {}
             }
         }
     }

@@ -1,0 +1,475 @@
+//! Several replicas, one store: what others say, and what they are told.
+//!
+//! Every command here may come twice, late, out of order or not at all, from the events of the store, from a load, or from a
+//! comparison of everything. They commute: whatever arrives in whatever order, the highest version of an instance holds.
+//! Nothing that is learned here is written again, so there is no echo; only whoever knows *better* than what it hears says so.
+//!
+//! **Who lets a lease lapse.** A lease is held by the replica that renewed it last. The holder lapses it on its deadline. The
+//! others hear of renewals at the latest one [`SHADOW`](crate::lease::SHADOW) later; when even then nothing was heard they do
+//! not judge, they ask the store: a record with a living holder stays, one whose holder is gone lapses.
+//!
+//! **While the store is away** no renewal is heard of. Leases held elsewhere are kept; `stale_after` their deadline they are
+//! probed, as a hold does, and removed after two failed probes. Leases held here may have been renewed elsewhere meanwhile,
+//! with a load balancer in front they are: when there were other replicas they are probed on their deadline instead of being
+//! lapsed. So nobody is removed who is well, and whoever died goes some seconds later than it would.
+//!
+//! **When the store comes back** nobody is judged for [`RECOVERY`]: the others are coming back, too, and have to write what
+//! they renewed.
+
+use super::graves::{Graves, KEPT_BEYOND};
+use super::{Entry, Registry, lapsed};
+use crate::command::{Effect, Refused, Reply};
+use crate::event::Event;
+use crate::lease::Lease;
+use crate::name::{InstanceId, ServiceName};
+use crate::record::{Gone, Record, ReplicaId, Standing, StoreNews, Stored, Why};
+use crate::table::Facts;
+use crate::time::{Moment, Now};
+use crate::version::shifted;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A question to the store is asked again after this.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// After the store came back, or lost what it had, the other replicas have so long to say what they know.
+const RECOVERY: Duration = Duration::from_secs(5);
+/// A renewal is told at once when less than this was left: others may be about to ask.
+const URGENT: Duration = Duration::from_secs(2);
+/// Graves kept for each instance there may be.
+const GRAVES_PER_INSTANCE: usize = 2;
+
+/// What a replica knows that shares its store.
+#[derive(Debug)]
+pub(super) struct Sharing {
+    pub(super) me: ReplicaId,
+    pub(super) graves: Graves,
+    stale_after: Duration,
+    link: Link,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    Away { others: bool },
+    Following,
+}
+
+/// What to do about a lease that is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// So many are silent that we are to blame.
+    Hold,
+    /// It is over.
+    Lapse,
+    /// The store knows.
+    Ask,
+    /// Nobody can know: probe it.
+    Probe,
+    /// Nothing before that.
+    Wait(Moment),
+}
+
+impl Sharing {
+    pub(super) fn new(me: ReplicaId, stale_after: Duration) -> Self {
+        // Until something is known of them, others may be there.
+        Self { me, graves: Graves::default(), stale_after, link: Link::Away { others: true } }
+    }
+}
+
+impl Registry {
+    /// The instance is gone: tells the store, and remembers it.
+    pub(super) fn bury(&mut self, facts: &Facts, why: Why, version_no: u64, finishing: Option<Duration>, now: Moment) {
+        let (service, id, kept) = (facts.service.clone(), facts.id.clone(), facts.ttl.saturating_add(KEPT_BEYOND));
+        self.bury_unseen(service, id, why, version_no, finishing, kept, now);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of a grave")]
+    fn bury_unseen(
+        &mut self,
+        service: ServiceName,
+        id: InstanceId,
+        why: Why,
+        version_no: u64,
+        finishing: Option<Duration>,
+        kept: Duration,
+        now: Moment,
+    ) {
+        let by = self.sharing.as_ref().map_or(ReplicaId::NOBODY, |sharing| sharing.me);
+        let gone = Gone { service, id, version_no, why, by, kept, finishing };
+        self.dig(gone.clone(), now);
+        self.effects.push(Effect::Forget(gone));
+    }
+
+    fn dig(&mut self, gone: Gone, now: Moment) {
+        let max = self.limits.instances.saturating_mul(GRAVES_PER_INSTANCE);
+        if let Some(sharing) = &mut self.sharing {
+            sharing.graves.dig(gone, now, max);
+        }
+    }
+
+    /// Somebody deregisters an instance that is not known here. The store may still hold it while it cannot be asked.
+    pub(super) fn deregister_unseen(&mut self, service: &ServiceName, id: InstanceId, now: Now) {
+        let is_away = self.sharing.as_ref().is_some_and(|sharing| matches!(sharing.link, Link::Away { .. }));
+        let has_room = self.sharing.as_ref().is_some_and(|sharing| sharing.graves.len() < self.limits.instances);
+        if is_away && has_room {
+            let version_no = self.versions.next(now);
+            let kept = Duration::from_secs(*crate::bounds::TTL_S.end()).saturating_add(KEPT_BEYOND);
+            self.bury_unseen(service.clone(), id, Why::Removed, version_no, None, kept, now.mono);
+        }
+    }
+
+    /// Tells the other replicas of a renewal, unless a write of the whole instance does.
+    pub(super) fn tell_renewal(&mut self, renewed: Option<Stored>, left_before: Duration) {
+        if let Some(stored) = renewed.filter(|_| self.sharing.is_some()) {
+            self.effects.push(Effect::Renewal { stored, is_urgent: left_before < URGENT });
+        }
+    }
+
+    /// A change that only replicas need to know of gets a version of its own.
+    pub(super) fn restate(&mut self, service: &ServiceName, id: &InstanceId, now: Now) {
+        if self.sharing.is_none() {
+            return;
+        }
+        let version_no = self.versions.next(now);
+        let Some(entry) = self.entry(service, id) else { return };
+        Arc::make_mut(&mut entry.facts).version_no = version_no;
+        let effect = entry.stored();
+        self.effects.extend(effect);
+        self.touch(service.clone());
+    }
+
+    /// What to do about a lease that is due.
+    pub(super) fn verdict(&self, service: &ServiceName, id: &InstanceId, now: Moment) -> Verdict {
+        let Some(sharing) = &self.sharing else { return Verdict::Lapse };
+        let lease = self.services.get(service).and_then(|instances| instances.get(id)).map(|entry| entry.lease);
+        let Some(lease) = lease else { return Verdict::Lapse };
+        match (sharing.link, lease.holder()) {
+            (Link::Following, None) | (Link::Away { others: false }, None) => Verdict::Lapse,
+            (Link::Following, Some(_)) => Verdict::Ask,
+            (Link::Away { others: true }, None) => Verdict::Probe,
+            (Link::Away { .. }, Some(_)) => {
+                let stale = lease.deadline().plus(sharing.stale_after);
+                if stale <= now { Verdict::Probe } else { Verdict::Wait(stale) }
+            }
+        }
+    }
+
+    /// Asks the store for an instance, and for the answer to be waited for.
+    pub(super) fn ask(&mut self, service: ServiceName, id: InstanceId, now: Moment) {
+        self.due_at(&service, &id, now.plus(ASK_AGAIN));
+        self.effects.push(Effect::Fetch { service, id });
+    }
+
+    /// Has a lease looked into at another time.
+    pub(super) fn due_at(&mut self, service: &ServiceName, id: &InstanceId, due: Moment) {
+        let Some(entry) = self.services.get_mut(service).and_then(|instances| instances.get_mut(id)) else { return };
+        self.leases.put_off(entry.lease, service, id);
+        entry.lease = entry.lease.due_at(due);
+        self.leases.start_silent(entry.lease, service, id);
+    }
+
+    /// What another replica, or the store, says of an instance.
+    pub(super) fn merge(&mut self, record: Record, now: Now) -> Result<Reply, Refused> {
+        let Some(sharing) = &self.sharing else { return Ok(Reply::Done) };
+        self.versions.saw(record.facts.version_no);
+        let (service, id) = (record.facts.service.clone(), record.facts.id.clone());
+        if let Some(grave) = sharing.graves.against(&record) {
+            self.effects.push(Effect::Forget(grave.clone()));
+            return Ok(Reply::Done);
+        }
+        let known = self.services.get(&service).and_then(|instances| instances.get(&id));
+        match known.map(|entry| entry.facts.version_no) {
+            Some(version_no) if version_no > record.facts.version_no => self.insist(&service, &id),
+            Some(version_no) if version_no == record.facts.version_no => {
+                self.renewed_elsewhere(&service, &id, record.left, record.holder, now);
+            }
+            _ => self.take_in(record, now)?,
+        }
+        Ok(Reply::Done)
+    }
+
+    /// Takes in an instance, or a newer version of one.
+    fn take_in(&mut self, record: Record, now: Now) -> Result<(), Refused> {
+        let Record { facts, left, holder, drain } = record;
+        let (service, id) = (facts.service.clone(), facts.id.clone());
+        let rivals = self.replaced_by(&service, &id, &facts.endpoint);
+        self.check_limits(&service, rivals.len())?;
+        // Two replicas may have registered one endpoint under two ids at once: the later registration is the true one.
+        let newer = |rival: &&InstanceId| self.services[&service][*rival].facts.version_no > facts.version_no;
+        if rivals.iter().any(|rival| newer(&rival)) {
+            self.bury(&facts, Why::Removed, facts.version_no, None, now.mono);
+            return Ok(());
+        }
+        let before = self.services.get(&service).and_then(|instances| instances.get(&id));
+        let is_same_registration = before.is_some_and(|entry| entry.facts.registered_wall_ms == facts.registered_wall_ms);
+        let mine = before.filter(|_| is_same_registration).map(|entry| entry.lease);
+        let cells = match before.filter(|entry| is_same_registration && entry.facts.endpoint == facts.endpoint) {
+            Some(entry) => entry.cells.clone(),
+            None => self.inherited_cells(&service, &rivals, &facts.endpoint),
+        };
+        let offered = Lease::elsewhere(facts.ttl, left, holder, now.mono);
+        // A status that another replica heard of says nothing against a renewal that came here.
+        let lease = mine.filter(|mine| mine.deadline() > offered.deadline() && mine.ttl() == facts.ttl).unwrap_or(offered);
+        let held = facts.endpoint.name().cloned();
+        if let Some(host) = &held {
+            self.hold_name(host, &service);
+            if self.names.addresses(host).is_empty() {
+                self.resolved(host, &facts.resolved, now);
+            }
+        }
+        for rival in &rivals {
+            let loser = self.services[&service][rival].facts.clone();
+            self.take_out(&service, rival);
+            if *rival != id {
+                self.bury(&loser, Why::Removed, loser.version_no, None, now.mono);
+            }
+        }
+        if let Some(sharing) = &mut self.sharing {
+            sharing.graves.close(&service, &id);
+        }
+        self.insert(facts, lease, cells, Self::renewed_wall_ms(lease, now));
+        if let Some(left) = drain.filter(|left| !left.is_zero()) {
+            self.start_drain(&service, &id, left, false, now);
+        }
+        if let Some(host) = &held {
+            self.release_name(host, &service);
+        }
+        if !is_same_registration {
+            self.effects.push(Effect::Tell(Event::Learned { service, instance: id, replaced: !rivals.is_empty() }));
+        }
+        Ok(())
+    }
+
+    /// An instance was renewed at another replica.
+    pub(super) fn renewed_there(
+        &mut self,
+        service: ServiceName,
+        id: InstanceId,
+        version_no: u64,
+        left: Duration,
+        holder: ReplicaId,
+        now: Now,
+    ) {
+        let Some(sharing) = &self.sharing else { return };
+        self.versions.saw(version_no);
+        let known = self.services.get(&service).and_then(|instances| instances.get(&id)).map(|entry| entry.facts.version_no);
+        let is_buried = sharing
+            .graves
+            .of(&service, &id)
+            .is_some_and(|gone| gone.version_no > version_no || (gone.version_no == version_no && gone.why == Why::Removed));
+        match known {
+            Some(known) if known >= version_no => self.renewed_elsewhere(&service, &id, left, holder, now),
+            // Renewed there, and not known here, or not in that version: what was missed can be read.
+            _ if !is_buried => self.effects.push(Effect::Fetch { service, id }),
+            _ => {}
+        }
+    }
+
+    fn renewed_elsewhere(&mut self, service: &ServiceName, id: &InstanceId, left: Duration, holder: ReplicaId, now: Now) {
+        let is_mine = self.sharing.as_ref().is_some_and(|sharing| sharing.me == holder);
+        let Some(entry) = self.entry(service, id) else { return };
+        let lease = Lease::elsewhere(entry.facts.ttl, left, holder, now.mono);
+        if is_mine || lease.deadline() <= entry.lease.deadline() || lease.deadline() <= now.mono {
+            return;
+        }
+        let before = std::mem::replace(&mut entry.lease, lease);
+        entry.cells.lease.set(lease, Self::renewed_wall_ms(lease, now));
+        self.leases.end(before, service, id);
+        self.leases.start(lease, service, id);
+        self.hold.release(service, id);
+    }
+
+    /// What another replica, or the store, says of an instance that is gone.
+    pub(super) fn merge_gone(&mut self, gone: Gone, now: Now) {
+        let Some(sharing) = &self.sharing else { return };
+        let me = sharing.me;
+        self.versions.saw(gone.version_no);
+        let Gone { service, id, version_no, why, by, finishing, .. } = gone.clone();
+        let known = self.services.get(&service).and_then(|instances| instances.get(&id));
+        let known = known.map(|entry| (entry.facts.version_no, entry.lease, entry.is_leaving()));
+        let Some((known_no, lease, is_leaving)) = known else {
+            self.dig(gone, now.mono);
+            return;
+        };
+        if known_no > version_no {
+            self.insist(&service, &id);
+            return;
+        }
+        if why == Why::Lapsed && lease.deadline() > now.mono {
+            match lease.holder() {
+                // It was renewed here: it lives, and a new version says so.
+                None => self.restate(&service, &id, now),
+                // Its holder will say so. If that is not so, the store will when it is asked.
+                Some(holder) if holder != by && holder != me => {}
+                Some(_) => self.depart(&gone, now),
+            }
+            return;
+        }
+        match finishing.filter(|span| !span.is_zero()) {
+            Some(span) => {
+                self.dig(gone, now.mono);
+                if !is_leaving {
+                    self.start_drain(&service, &id, span, true, now);
+                }
+            }
+            None => self.depart(&gone, now),
+        }
+    }
+
+    /// Takes an instance out because another replica says that it is gone.
+    fn depart(&mut self, gone: &Gone, now: Now) {
+        self.take_out(&gone.service, &gone.id);
+        self.dig(gone.clone(), now.mono);
+        let (service, instance) = (gone.service.clone(), gone.id.clone());
+        self.effects.push(Effect::Tell(Event::Departed { service, instance }));
+    }
+
+    /// Says again what is known better here than where something older was heard.
+    fn insist(&mut self, service: &ServiceName, id: &InstanceId) {
+        let effect = self.entry(service, id).and_then(|entry| entry.stored());
+        self.effects.extend(effect);
+    }
+
+    /// The store's answer to a question.
+    pub(super) fn fetched(
+        &mut self,
+        service: &ServiceName,
+        id: &InstanceId,
+        record: Option<Record>,
+        is_holder_alive: bool,
+        now: Now,
+    ) -> Result<Reply, Refused> {
+        let Some(me) = self.sharing.as_ref().map(|sharing| sharing.me) else { return Ok(Reply::Done) };
+        let known = self.services.get(service).and_then(|instances| instances.get(id));
+        let known = known.map(|entry| (entry.facts.version_no, entry.lease, entry.is_leaving()));
+        match (known, record) {
+            (None, None) | (Some((.., true)), _) => {}
+            (Some((_, lease, _)), None) if lease.deadline() > now.mono => self.insist(service, id),
+            (Some(_), None) => self.lapse_asked(service, id, now),
+            (Some((known_no, lease, _)), Some(record)) if known_no == record.facts.version_no => {
+                let left = if is_holder_alive && record.holder != me { record.left.max(ASK_AGAIN) } else { record.left };
+                let is_over = lease.deadline() <= now.mono && (left.is_zero() || record.holder == me);
+                match is_over {
+                    true => self.lapse_asked(service, id, now),
+                    false => self.renewed_elsewhere(service, id, left, record.holder, now),
+                }
+            }
+            // What I hold in the store and do not have was removed, and the store has not heard of it.
+            (None, Some(record)) if record.holder == me => {
+                self.bury(&record.facts, Why::Removed, record.facts.version_no, None, now.mono);
+            }
+            (None, Some(record)) if !is_holder_alive => {
+                let left = record.facts.ttl;
+                return self.merge(Record { left, ..record }, now);
+            }
+            (_, Some(record)) => return self.merge(record, now),
+        }
+        Ok(Reply::Done)
+    }
+
+    fn lapse_asked(&mut self, service: &ServiceName, id: &InstanceId, now: Now) {
+        if self.is_mostly_silent() {
+            // Whoever is cut off does not judge: the hold does.
+            self.due_at(service, id, now.mono);
+            return;
+        }
+        self.lapse(service, id, now.mono);
+        self.effects.push(lapsed(service.clone(), id.clone()));
+    }
+
+    /// Everything that the store has of one service.
+    pub(super) fn compare(&mut self, service: &ServiceName, stored: Vec<(InstanceId, Standing)>, now: Now) {
+        let Some(sharing) = &self.sharing else { return };
+        let stored: BTreeMap<InstanceId, Standing> = stored.into_iter().collect();
+        let none = BTreeMap::new();
+        let instances = self.services.get(service).unwrap_or(&none);
+        let fetch = |id: &InstanceId| Effect::Fetch { service: service.clone(), id: id.clone() };
+        let mut effects = Vec::new();
+        for (id, standing) in &stored {
+            let grave = sharing.graves.of(service, id);
+            effects.extend(match (instances.get(id), standing) {
+                (Some(entry), _) if entry.facts.version_no > standing.version_no() => entry.stored(),
+                (Some(entry), Standing::Record(no)) if entry.facts.version_no == *no => None,
+                (None, Standing::Gone(_)) => None,
+                (None, Standing::Record(no)) if grave.is_some_and(|gone| gone.version_no > *no) => {
+                    grave.cloned().map(Effect::Forget)
+                }
+                _ => Some(fetch(id)),
+            });
+        }
+        let lacking = instances.iter().filter(|(id, entry)| !stored.contains_key(*id) && entry.lease.deadline() > now.mono);
+        effects.extend(lacking.filter_map(|(_, entry)| entry.stored()));
+        for standing in stored.values() {
+            self.versions.saw(standing.version_no());
+        }
+        self.effects.extend(effects);
+    }
+
+    /// How the store is.
+    pub(super) fn store_news(&mut self, news: StoreNews, now: Now) {
+        match news {
+            StoreNews::Away { others } => self.link(Link::Away { others }),
+            StoreNews::Following => {
+                self.link(Link::Following);
+                self.recover(now.mono);
+            }
+            StoreNews::Lost => self.recover(now.mono),
+            StoreNews::Time { micros } => {
+                if let Some(error) = self.versions.store_time(micros, now.mono) {
+                    self.renumber(error);
+                }
+            }
+        }
+    }
+
+    fn link(&mut self, link: Link) {
+        if let Some(sharing) = &mut self.sharing {
+            sharing.link = link;
+        }
+    }
+
+    /// Gives the other replicas time to say what they know before anybody is judged.
+    fn recover(&mut self, now: Moment) {
+        let due = now.plus(RECOVERY);
+        let stale = self.hold.take_stale();
+        for (service, id) in &stale {
+            let Some(entry) = self.entry(service, id) else { continue };
+            let holder = entry.lease.holder().unwrap_or(ReplicaId::NOBODY);
+            entry.lease = entry.lease.held_by(holder).due_at(due);
+            entry.cells.lease.set_lease(entry.lease);
+            entry.cells.lease.set_held(false);
+            let lease = entry.lease;
+            self.leases.start_silent(lease, service, id);
+        }
+        let is_early = |entry: &Entry| entry.lease.holder().is_some() && entry.lease.due() < due;
+        let early = self.services.iter().flat_map(|(service, instances)| {
+            let early = instances.iter().filter(|(_, entry)| is_early(entry));
+            early.map(move |(id, _)| (service.clone(), id.clone()))
+        });
+        for (service, id) in early.collect::<Vec<_>>() {
+            if !self.hold.holds(&service, &id) {
+                self.due_at(&service, &id, due);
+            }
+        }
+    }
+
+    /// The store has told its time for the first time: what was numbered by a guess is numbered anew.
+    fn renumber(&mut self, error_micros: i64) {
+        let names: Vec<ServiceName> = self.services.keys().cloned().collect();
+        for entry in self.services.values_mut().flat_map(BTreeMap::values_mut).filter(|entry| entry.lease.holder().is_none()) {
+            let facts = Arc::make_mut(&mut entry.facts);
+            facts.version_no = shifted(facts.version_no, error_micros);
+            self.effects.extend(entry.stored());
+        }
+        names.into_iter().for_each(|name| self.touch(name));
+        let Some(sharing) = &mut self.sharing else { return };
+        let graves = sharing.graves.renumber(sharing.me, |version_no| shifted(version_no, error_micros));
+        self.effects.extend(graves.into_iter().map(Effect::Forget));
+    }
+
+    /// When an instance was renewed whose lease has so much left.
+    fn renewed_wall_ms(lease: Lease, now: Now) -> u64 {
+        let ago = lease.ttl().saturating_sub(lease.deadline().since(now.mono));
+        now.wall_ms.saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX))
+    }
+}
