@@ -100,8 +100,8 @@ impl Registry {
         self
     }
 
-    /// The same registry, as `me`, one of several replicas that share a store. Leases held by another one are given up
-    /// `stale_after` their deadline while the store cannot be asked.
+    /// The same registry, as `me`, one of several replicas that share a store. A lease that another one renewed is doubted
+    /// `stale_after` that renewal, if it is over and the store cannot be asked.
     #[must_use]
     pub fn shared(mut self, me: ReplicaId, stale_after: Duration) -> Self {
         self.versions = Versions::shared(me);

@@ -8,8 +8,8 @@
 //! others hear of renewals at the latest one [`SHADOW`](crate::lease::SHADOW) later; when even then nothing was heard they do
 //! not judge, they ask the store: a record with a living holder stays, one whose holder is gone lapses.
 //!
-//! **While the store is away** no renewal is heard of. Leases held elsewhere are kept; `stale_after` their deadline they are
-//! probed, as a hold does, and removed after two failed probes. Leases held here may have been renewed elsewhere meanwhile,
+//! **While the store is away** no renewal is heard of. Leases held elsewhere are kept; once over, and `stale_after` their last
+//! renewal, they are probed, as a hold does, and removed after two failed probes. Leases held here may have been renewed elsewhere meanwhile,
 //! with a load balancer in front they are: when there were other replicas they are probed on their deadline instead of being
 //! lapsed. So nobody is removed who is well, and whoever died goes some seconds later than it would.
 //!
@@ -148,7 +148,8 @@ impl Registry {
             (Link::Following, Some(_)) => Verdict::Ask,
             (Link::Away { others: true }, None) => Verdict::Probe,
             (Link::Away { .. }, Some(_)) => {
-                let stale = lease.deadline().plus(sharing.stale_after);
+                // Counted from its last renewal, and never before the lease is over.
+                let stale = lease.deadline().minus(lease.ttl()).plus(sharing.stale_after).max(lease.deadline());
                 if stale <= now { Verdict::Probe } else { Verdict::Wait(stale) }
             }
         }
