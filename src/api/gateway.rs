@@ -56,6 +56,8 @@ pub struct LeaseStatus {
     pub held: u64,
     /// Of these, held before and given one more TTL to be renewed.
     pub on_grace: u64,
+    /// Of the instances, past their deadline and probed, because another replica may have renewed them and the store is away.
+    pub stale: u64,
 }
 
 /// A host name in use.
@@ -171,7 +173,7 @@ pub struct InstanceStatus {
 }
 
 /// Where registrations are persisted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StoreStatus {
     /// `embedded`, `redis` or `memory`.
@@ -183,10 +185,26 @@ pub struct StoreStatus {
     pub healthy: bool,
     /// Why not, for people; `null` when there is nothing to say.
     pub detail: Option<String>,
+    /// More about Redis; `null` when it is not used.
+    pub redis: Option<RedisStatus>,
+}
+
+/// The Redis store, seen from one replica.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct RedisStatus {
+    /// The server that is written to; `null` when there is none now.
+    pub address: Option<String>,
+    /// Whether the changes of other replicas are followed as they happen.
+    pub following: bool,
+    /// Changes that wait to be written.
+    pub pending: u64,
+    /// Seconds since everything was last compared with what is held here; `null` before the first time.
+    pub compared_seconds_ago: Option<f64>,
 }
 
 /// One gateway process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ReplicaStatus {
     /// Its name.
@@ -195,6 +213,10 @@ pub struct ReplicaStatus {
     pub zone: Option<String>,
     /// Whether it is the process that answers.
     pub local: bool,
+    /// Its release; `null` when it did not say.
+    pub version: Option<String>,
+    /// Seconds since it was last heard of.
+    pub seen_seconds_ago: f64,
 }
 
 /// The routing table.
@@ -292,10 +314,22 @@ mod tests {
                 }],
             }],
             names: vec![NameStatus { name: "a".into(), addresses: vec!["10.0.0.1".into()], error: None }],
-            store: StoreStatus { kind: "embedded".into(), path: Some("./vertice-data".into()), healthy: true, detail: None },
-            replicas: vec![ReplicaStatus { replica_id: "r1".into(), zone: None, local: true }],
+            store: StoreStatus {
+                kind: "embedded".into(),
+                path: Some("./vertice-data".into()),
+                healthy: true,
+                detail: None,
+                redis: None,
+            },
+            replicas: vec![ReplicaStatus {
+                replica_id: "r1".into(),
+                zone: None,
+                local: true,
+                version: None,
+                seen_seconds_ago: 0.0,
+            }],
             snapshot: SnapshotStatus { generation: 9 },
-            leases: LeaseStatus { holding: true, since: Some(1.5), instances: 12, silent: 11, held: 10, on_grace: 0 },
+            leases: LeaseStatus { holding: true, since: Some(1.5), instances: 12, silent: 11, held: 10, on_grace: 0, stale: 0 },
         };
         let text = serde_json::to_string(&status).unwrap();
         assert_eq!(
@@ -309,9 +343,9 @@ mod tests {
                 r#""services":[{"service_name":"abc","instances":[{"instance_id":"a:80","endpoint":"http://a","status":"healthy","#,
                 r#""breaker":"closed","addresses":["10.0.0.1:80"],"in_flight":0,"ewma_ms":1.25,"held":false}]}],"#,
                 r#""names":[{"name":"a","addresses":["10.0.0.1"],"error":null}],"#,
-                r#""store":{"kind":"embedded","path":"./vertice-data","healthy":true,"detail":null},"#,
-                r#""replicas":[{"replica_id":"r1","zone":null,"local":true}],"snapshot":{"generation":9},"#,
-                r#""leases":{"holding":true,"since":1.5,"instances":12,"silent":11,"held":10,"on_grace":0}}"#
+                r#""store":{"kind":"embedded","path":"./vertice-data","healthy":true,"detail":null,"redis":null},"#,
+                r#""replicas":[{"replica_id":"r1","zone":null,"local":true,"version":null,"seen_seconds_ago":0.0}],"snapshot":{"generation":9},"#,
+                r#""leases":{"holding":true,"since":1.5,"instances":12,"silent":11,"held":10,"on_grace":0,"stale":0}}"#
             )
         );
         assert_eq!(serde_json::from_str::<GatewayStatus>(&text).unwrap(), status);
