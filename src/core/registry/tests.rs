@@ -8,6 +8,7 @@ use crate::table::Snapshot;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+mod away;
 mod drain;
 mod effects;
 mod hold;
