@@ -94,10 +94,11 @@ impl Lease {
     }
 
     /// When its last renewal lies half a TTL back and a twentieth more: those that renew every half TTL always come a little
-    /// after it, and are not silent for that.
+    /// after it, and are not silent for that. Of renewals elsewhere one hears a [`SHADOW`] later.
     #[must_use]
     pub fn silent_from(self) -> Moment {
-        self.deadline.minus(self.ttl / 20 * 9)
+        let silent_from = self.deadline.minus(self.ttl / 20 * 9);
+        if self.holder.is_some() { silent_from.plus(SHADOW) } else { silent_from }
     }
 
     /// Whether it has lapsed.
