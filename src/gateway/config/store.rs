@@ -1,6 +1,7 @@
 //! Section `store`: where the registry is persisted.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::raw::Value;
 use super::reader::Reader;
@@ -23,28 +24,33 @@ pub struct StoreSettings {
 pub enum StoreKind {
     /// In a local file.
     Embedded,
+    /// In Redis, which several replicas may share.
+    Redis,
     /// Nowhere: they end with the process.
     Memory,
 }
 
 impl StoreSettings {
     pub(super) fn read(r: &mut Reader<'_>) -> Self {
-        let kinds = [("embedded", StoreKind::Embedded), ("memory", StoreKind::Memory)];
-        let settings = Self {
-            kind: r.choice("kind", StoreKind::Embedded, &kinds),
-            path: r.text("path").unwrap_or_else(|| "./vertice-data".to_owned()).into(),
-            redis: r.within("redis", RedisSettings::read),
-        };
-        if settings.redis.is_some() {
-            let kept = match settings.kind {
-                StoreKind::Embedded => "in the embedded store",
-                StoreKind::Memory => "in memory",
-            };
-            r.warn(format!("Redis is configured but this version does not use it: registrations are kept {kept}"));
+        let redis = r.within("redis", RedisSettings::read);
+        let kinds = [("embedded", StoreKind::Embedded), ("redis", StoreKind::Redis), ("memory", StoreKind::Memory)];
+        let default = if redis.is_some() { StoreKind::Redis } else { StoreKind::Embedded };
+        let kind = r.choice("kind", default, &kinds);
+        match (kind, &redis) {
+            (StoreKind::Redis, None) => {
+                r.refuse("kind", "redis needs one of store.redis.url, host and sentinels, which tell where it is".to_owned());
+            }
+            (StoreKind::Embedded | StoreKind::Memory, Some(_)) => {
+                r.warn("Redis is configured, but store.kind says otherwise: it is not used".to_owned());
+            }
+            _ => {}
         }
-        settings
+        Self { kind, path: r.text("path").unwrap_or_else(|| "./vertice-data".to_owned()).into(), redis }
     }
 }
+
+/// No request waits longer for the store.
+const OPERATION_MAX: Duration = Duration::from_millis(250);
 
 /// Section `store.redis`. Sentinels win over `url`, and `url` over `host` and `port`.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,7 +67,30 @@ pub struct RedisSettings {
     pub sentinels: Vec<String>,
     /// What the Sentinels call the master.
     pub master: String,
+    /// The server's user, where it has several.
+    pub username: Option<String>,
+    /// The Sentinels' own password.
+    pub sentinel_password: Option<Secret>,
+    /// A file of certificates (PEM) that sign the server's, in place of the well-known ones.
+    pub ca_file: Option<PathBuf>,
+    /// How long an operation may take.
+    pub timeout: Duration,
+    /// How often everything is compared with what the store has.
+    pub reconcile: Duration,
 }
+
+/// What means nothing as long as nothing says where Redis is.
+const LOST_WITHOUT_A_PLACE: [&str; 9] = [
+    "port",
+    "password",
+    "password_file",
+    "master",
+    "username",
+    "sentinel_password",
+    "sentinel_password_file",
+    "ca_file",
+    "timeout",
+];
 
 impl RedisSettings {
     /// `None` when nothing says where Redis is.
@@ -73,6 +102,11 @@ impl RedisSettings {
             password: r.secret("password", |_| Ok(())).filter(|password| !password.expose().is_empty()),
             sentinels: r.list("sentinels", sentinel).unwrap_or_default(),
             master: r.text("master").unwrap_or_else(|| "mymaster".to_owned()),
+            username: r.text("username").filter(|username| !username.is_empty()),
+            sentinel_password: r.secret("sentinel_password", |_| Ok(())).filter(|password| !password.expose().is_empty()),
+            ca_file: r.text("ca_file").filter(|path| !path.is_empty()).map(PathBuf::from),
+            timeout: r.duration("timeout", OPERATION_MAX, Duration::from_millis(10)..=OPERATION_MAX),
+            reconcile: r.duration("reconcile", Duration::from_secs(30), Duration::from_secs(1)..=Duration::from_secs(3600)),
         };
         if settings.url.is_some() || settings.host.is_some() || !settings.sentinels.is_empty() {
             return Some(settings);
@@ -81,7 +115,7 @@ impl RedisSettings {
             return None;
         }
         // Left over in the environment of a machine that has Redis for something else, these mean nothing.
-        let lost = ["port", "password", "password_file", "master"].into_iter().find(|key| r.is_ours(key));
+        let lost = LOST_WITHOUT_A_PLACE.into_iter().find(|key| r.is_ours(key));
         if let Some(key) = lost {
             r.refuse(key, "useless without url, host or sentinels, which tell where Redis is".to_owned());
         }

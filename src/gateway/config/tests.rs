@@ -73,7 +73,9 @@ fn the_shipped_file_has_every_key_and_no_other() {
 
 #[test]
 fn the_examples_of_the_shipped_file_are_valid() {
-    let alternatives = |line: &&str| !["token_file", "url_file", "password_file"].iter().any(|key| line.starts_with(key));
+    let alternatives = |line: &&str| {
+        !["token_file", "url_file", "password_file", "sentinel_password_file"].iter().any(|key| line.starts_with(key))
+    };
     let text: String = uncommented().lines().filter(alternatives).map(|line| line.to_owned() + "\n").collect();
     let config = read(&text, &[]);
     assert_eq!(config.routes.len(), 2);
@@ -325,7 +327,7 @@ fn a_secret_in_a_file_loses_only_its_last_newline() {
 }
 
 #[test]
-fn redis_is_recognised_and_warned_about_once() {
+fn redis_is_the_store_as_soon_as_it_is_configured() {
     let config = read(
         "",
         &[
@@ -342,7 +344,15 @@ fn redis_is_recognised_and_warned_about_once() {
     assert_eq!(redis.sentinels, ["s1:26380", "s2:26379"]);
     assert_eq!(redis.password.unwrap().expose(), "geheim");
     assert!(!shown.contains("geheim"), "{shown}");
-    assert_eq!(config.warnings.iter().filter(|warning| warning.contains("Redis")).count(), 1);
+    assert_eq!(config.store.kind, StoreKind::Redis);
+    assert!(!config.warnings.iter().any(|warning| warning.contains("Redis")), "{:?}", config.warnings);
+    let unused = read("store.kind = 'embedded'", &[("REDIS_HOST", "redis")]);
+    assert_eq!(unused.store.kind, StoreKind::Embedded);
+    assert_eq!(unused.warnings.iter().filter(|warning| warning.contains("Redis")).count(), 1);
+    let nowhere = mistakes("store.kind = 'redis'", &[]);
+    assert!(nowhere.len() == 1 && nowhere[0].contains("store.kind: redis needs one of"), "{nowhere:?}");
+    let slow = mistakes("[store.redis]\nhost = 'redis'\ntimeout = '1s'", &[]);
+    assert!(slow.len() == 1 && slow[0].contains("store.redis.timeout"), "{slow:?}");
 }
 
 #[test]
