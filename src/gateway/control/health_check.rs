@@ -1,6 +1,6 @@
 //! `GET /gateway/health-check/{service}`: is a service well, without asking it every time.
 //!
-//! Layer 1 is this process's memory. Concurrent misses share one probe: they queue at the entry's lock, and whoever gets it
+//! Layer 1 is this process's memory, layer 2 what other replicas found out, if the store is shared. Concurrent misses share one probe: they queue at the entry's lock, and whoever gets it
 //! looks again before probing. A service whose probes fail is not probed again while its breaker is open.
 
 use super::error::Error;
@@ -101,10 +101,28 @@ pub(super) async fn check(control: &Control, name: &str) -> Answer {
         return json(StatusCode::OK, &cached);
     }
     cache.misses.fetch_add(1, Ordering::Relaxed);
+    let shared = control.store.redis().map(|redis| redis.health());
+    if let Some(layer) = shared
+        && let Some(verdict) = layer.get(name).await.filter(|verdict| is_about(verdict, service))
+    {
+        control.metrics.health_hits.with_label_values(&["redis"]).inc();
+        *last = Some((clock::mono(), verdict.clone()));
+        return json(StatusCode::OK, &HealthCheck { cached: true, cache_layer: Some(CacheLayer::Redis), ..verdict });
+    }
     control.metrics.health_misses.inc();
     let verdict = probe(control, service, &entry.breaker).await;
     *last = Some((clock::mono(), verdict.clone()));
+    if let Some(layer) = shared {
+        layer.put(&verdict);
+    }
     json(StatusCode::OK, &verdict)
+}
+
+/// Whether the verdict is about an instance that is still there, and younger than the newest registration.
+fn is_about(verdict: &HealthCheck, service: &Service) -> bool {
+    let newest = service.instances.iter().map(|upstream| upstream.facts.registered_wall_ms).max().unwrap_or(0);
+    let is_there = |upstream: &Arc<Upstream>| upstream.facts.endpoint.to_string() == verdict.service_url;
+    verdict.timestamp >= epoch_s(newest) && service.instances.iter().any(is_there)
 }
 
 async fn probe(control: &Control, service: &Service, breaker: &BreakerCell) -> HealthCheck {

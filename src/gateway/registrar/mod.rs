@@ -13,9 +13,10 @@ use crate::noticeboard::NoticeBoard;
 use crate::resolve::Resolver;
 use crate::telemetry::{event, metrics::Metrics};
 use crate::upstream::{Hung, Table};
-use outbox::Outbox;
+use outbox::{Change, Outbox, Work};
 use parking_lot::Mutex;
 use std::sync::Arc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use vertice_core::command::{Command, Effect, Probe, Refused, Reply};
 use vertice_core::registry::{LeaseFigures, Protection, Registry, TICK};
@@ -23,6 +24,9 @@ use vertice_core::time::{Moment, Now};
 
 /// So many commands are applied before the table is published.
 const BATCH: usize = 1024;
+
+/// Threads that may wait, for a place in the queue or an answer, look again after so long.
+const GLANCE: std::time::Duration = std::time::Duration::from_millis(1);
 
 /// A command on its way.
 struct Envelope {
@@ -74,6 +78,42 @@ impl Handle {
     /// [`AskError::Busy`].
     pub fn tell(&self, command: Command) -> Result<(), AskError> {
         self.send(command, None)
+    }
+
+    /// Has a command carried out some time soon, waiting for a place in the queue for as long as `wanted` says so. Not for
+    /// async code. Tells whether it found one.
+    pub fn deliver(&self, command: Command, wanted: impl Fn() -> bool) -> bool {
+        self.queue_up(Envelope { command, now: clock::now(), reply: None }, &wanted)
+    }
+
+    fn queue_up(&self, mut envelope: Envelope, wanted: &impl Fn() -> bool) -> bool {
+        loop {
+            match self.queue.try_send(envelope) {
+                Ok(()) => return true,
+                Err(TrySendError::Full(back)) if wanted() => envelope = back,
+                Err(_) => return false,
+            }
+            self.metrics.limit_hit("registrar_queue");
+            std::thread::sleep(GLANCE);
+        }
+    }
+
+    /// Like [`deliver`](Self::deliver), and waits until it is done and what the registry wants for it is in the outbox. Tells
+    /// whether that was so.
+    pub fn carry_out(&self, command: Command, wanted: impl Fn() -> bool) -> bool {
+        let (reply, mut answer) = oneshot::channel();
+        let envelope = Envelope { command, now: clock::now(), reply: Some(reply) };
+        if !self.queue_up(envelope, &wanted) {
+            return false;
+        }
+        while wanted() {
+            match answer.try_recv() {
+                Ok(result) => return result.is_ok(),
+                Err(oneshot::error::TryRecvError::Closed) => return false,
+                Err(oneshot::error::TryRecvError::Empty) => std::thread::sleep(GLANCE),
+            }
+        }
+        false
     }
 
     /// How the leases are, without asking the registrar.
@@ -200,19 +240,20 @@ impl Registrar {
         let is_news = publish::publish(&self.table, &mut self.registry, &self.hung, &self.board);
         self.show_leases();
         let visible = clock::mono();
-        let mut writes = Vec::new();
+        let mut work = Work::default();
         for effect in self.registry.drain() {
             match effect {
                 Effect::Tell(news) => event::tell(&self.hung.metrics, &news),
                 Effect::WantName(host) => self.resolver.want(host),
                 Effect::DropName(host) => self.resolver.forget(&host),
                 Effect::Probe(probe) => self.ask(probe),
-                Effect::Persist(stored) => writes.push(outbox::Write::Put(stored.facts)),
-                Effect::Forget(gone) => writes.push(outbox::Write::Delete { service: gone.service, id: gone.id }),
-                Effect::Renewal { .. } | Effect::Fetch { .. } => {}
+                Effect::Persist(stored) => work.changes.push(Change::Put(stored)),
+                Effect::Forget(gone) => work.changes.push(Change::Gone(gone)),
+                Effect::Renewal { stored, is_urgent } => work.renewals.push((stored, is_urgent)),
+                Effect::Fetch { service, id } => work.fetches.push((service, id)),
             }
         }
-        let mut waiting = Vec::new();
+        let mut answers = Vec::with_capacity(open.len());
         for Open { reply, result, since } in open {
             if is_news && matches!(result, Ok(Reply::Registered { .. } | Reply::Deregistered(_))) {
                 self.hung.metrics.propagation_local.observe(visible.since(since).as_secs_f64());
@@ -222,16 +263,17 @@ impl Registrar {
                 // Whoever removes what is removed already waits, too: the removal may still be on its way to the store.
                 let stored = matches!(result, Reply::Registered { .. } | Reply::Deregistered(_)).then(oneshot::channel);
                 let stored = stored.map(|(sender, receiver)| {
-                    waiting.push(sender);
+                    work.waiting.push(sender);
                     receiver
                 });
                 Applied { reply: result, stored }
             });
+            answers.push((reply, answer));
+        }
+        self.outbox.put(work);
+        for (reply, answer) in answers {
             // A client that no longer waits has still been served.
             let _ = reply.send(answer);
-        }
-        if !writes.is_empty() || !waiting.is_empty() {
-            self.outbox.put(writes, waiting);
         }
     }
 }

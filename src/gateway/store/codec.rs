@@ -100,6 +100,18 @@ pub fn decode(value: &[u8]) -> Result<Facts, String> {
     })
 }
 
+/// The version of an instance that was written down, if this program can read it.
+#[must_use]
+pub fn version_no(value: &[u8]) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Version {
+        format: u32,
+        version_no: u64,
+    }
+    let version: Version = serde_json::from_slice(value).ok()?;
+    (version.format == FORMAT).then_some(version.version_no)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,7 @@
 //! The embedded store: one SQLite database in a directory of its own.
 //!
 //! A batch is one transaction appended to the write-ahead log with a plain `write`, so it is in the
-//! kernel, and survives this process, before [`Store::write`] returns. [`Store::sync`] forces the
+//! kernel, and survives this process, before [`Values::write`] returns. [`Store::sync`] forces the
 //! log to the disk; once it has grown it is folded into the database, which SQLite syncs itself in
 //! the right order (`synchronous = NORMAL`).
 //!
@@ -23,7 +23,8 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
-use super::{Change, Record, Store, StoreError, SyncJob};
+use super::local::{Entry, Local, Values, Write};
+use super::{Store, StoreError, SyncJob};
 
 const DATABASE: &str = "registry.db";
 const LOG: &str = "registry.db-wal";
@@ -62,7 +63,7 @@ pub struct Opened {
     /// The store.
     pub store: Box<dyn Store>,
     /// What it held, each record verified.
-    pub records: Vec<Record>,
+    pub records: Vec<Entry>,
     /// When what was found could not be trusted: it was kept, and the store starts empty.
     pub moved_aside: Option<MovedAside>,
 }
@@ -97,8 +98,8 @@ pub fn open(dir: &Path) -> Result<Opened, StoreError> {
     Ok(opened(store, records, Some(MovedAside { path, cause })))
 }
 
-fn opened(store: Embedded, records: Vec<Record>, moved_aside: Option<MovedAside>) -> Opened {
-    let store = Box::new(store);
+fn opened(store: Embedded, records: Vec<Entry>, moved_aside: Option<MovedAside>) -> Opened {
+    let store = Box::new(Local::new(store));
     Opened { store, records, moved_aside }
 }
 
@@ -145,7 +146,7 @@ struct Embedded {
 }
 
 impl Embedded {
-    fn open(dir: &Path) -> Result<(Self, Vec<Record>), StoreError> {
+    fn open(dir: &Path) -> Result<(Self, Vec<Entry>), StoreError> {
         refuse_orphaned_log(dir)?;
         let failed = |e: rusqlite::Error| classify(dir, &e);
         let database = Connection::open(dir.join(DATABASE)).map_err(failed)?;
@@ -171,7 +172,7 @@ impl Embedded {
         Ok((store, records))
     }
 
-    fn commit(&mut self, batch: &[Change]) -> rusqlite::Result<()> {
+    fn commit(&mut self, batch: &[Write]) -> rusqlite::Result<()> {
         let transaction = self.database.transaction()?;
         {
             let mut put = transaction.prepare_cached(
@@ -179,7 +180,7 @@ impl Embedded {
                  DO UPDATE SET value = excluded.value, checksum = excluded.checksum",
             )?;
             let mut delete = transaction.prepare_cached("DELETE FROM record WHERE key = ?1")?;
-            for Change { key, value } in batch {
+            for Write { key, value } in batch {
                 match value {
                     Some(value) => put.execute(params![key, value, checksum(key, value)])?,
                     None => delete.execute([key])?,
@@ -210,8 +211,8 @@ impl Embedded {
     }
 }
 
-impl Store for Embedded {
-    fn write(&mut self, batch: &[Change]) -> Result<(), StoreError> {
+impl Values for Embedded {
+    fn write(&mut self, batch: &[Write]) -> Result<(), StoreError> {
         if batch.is_empty() {
             return Ok(());
         }
@@ -223,6 +224,14 @@ impl Store for Embedded {
         committed.map_err(|e| classify(&self.dir, &e))?;
         self.sequence += 1;
         Ok(())
+    }
+
+    fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let read = || {
+            let mut select = self.database.prepare_cached("SELECT value FROM record WHERE key = ?1")?;
+            select.query_row([key], |row| row.get(0)).optional()
+        };
+        read().map_err(|e| classify(&self.dir, &e))
     }
 
     fn begin_sync(&mut self) -> Result<Option<SyncJob>, StoreError> {
@@ -252,16 +261,8 @@ impl Store for Embedded {
         self.names_synced = false;
     }
 
-    fn load(&mut self) -> Result<Vec<Record>, StoreError> {
+    fn load(&mut self) -> Result<Vec<Entry>, StoreError> {
         load(&self.dir, &self.database)
-    }
-
-    fn is_durable(&self) -> bool {
-        true
-    }
-
-    fn kind(&self) -> &'static str {
-        "embedded"
     }
 }
 
@@ -305,7 +306,7 @@ fn create_layout(database: &Connection) -> rusqlite::Result<()> {
 }
 
 /// The sequence of the last batch and all records, if every part of the database is sound.
-fn verified(dir: &Path, database: &Connection) -> Result<(i64, Vec<Record>), StoreError> {
+fn verified(dir: &Path, database: &Connection) -> Result<(i64, Vec<Entry>), StoreError> {
     let failed = |e: rusqlite::Error| classify(dir, &e);
     let verdict: String = database.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(failed)?;
     if verdict != "ok" {
@@ -315,7 +316,7 @@ fn verified(dir: &Path, database: &Connection) -> Result<(i64, Vec<Record>), Sto
     Ok((sequence.unwrap_or(0), load(dir, database)?))
 }
 
-fn load(dir: &Path, database: &Connection) -> Result<Vec<Record>, StoreError> {
+fn load(dir: &Path, database: &Connection) -> Result<Vec<Entry>, StoreError> {
     let failed = |e: rusqlite::Error| classify(dir, &e);
     let mut select = database.prepare("SELECT key, value, checksum FROM record").map_err(failed)?;
     let mut rows = select.query([]).map_err(failed)?;

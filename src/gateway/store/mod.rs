@@ -1,49 +1,45 @@
-//! Persistence: what must outlive this process.
+//! Persistence: what must outlive this process, and what replicas share.
 //!
-//! A store keeps opaque keys and values; what they mean is the codec's business. It is
-//! synchronous on purpose: one thread owns it, the data plane and the registrar never wait for it.
+//! A store keeps instances, each in its latest version. It is synchronous on purpose: threads of its own wait for it, the data
+//! plane and the registrar never do.
 //!
-//! **Invariant:** nothing here knows a lease, an instance or a clock, and nothing here decides.
+//! **Invariant:** nothing here decides. What is newer is told by versions, everything else by core.
 
 pub mod codec;
 mod embedded;
 mod keeper;
+mod local;
 mod memory;
+pub mod redis;
+mod state;
 #[cfg(test)]
-mod suite;
+pub(crate) mod suite;
 
 pub use embedded::{MovedAside, Opened, open};
-pub use keeper::{Keeper, StoreState};
+pub use keeper::Keeper;
 pub use memory::Memory;
+pub use state::StoreState;
 
+use crate::registrar::outbox::{Change, Key};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-
-/// One key and the value stored under it.
-pub type Record = (Vec<u8>, Vec<u8>);
-
-/// One change to the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    /// What is changed.
-    pub key: Vec<u8>,
-    /// The new value; `None` deletes the key, which need not exist.
-    pub value: Option<Vec<u8>>,
-}
+use vertice_core::table::Facts;
 
 /// Waits for the disk; see [`Store::begin_sync`].
 pub type SyncJob = Box<dyn FnOnce() -> Result<(), StoreError> + Send>;
 
-/// Where records are kept. Every implementation passes the same suite.
+/// Where instances are kept. Every implementation passes the same suite.
 pub trait Store: Send {
-    /// Writes the whole batch or nothing, later changes of one key winning over earlier ones.
+    /// Writes the changes, each unless the store knows something newer of its instance: a late write never beats a newer one,
+    /// and what is gone does not come back by an older word. Returns those that were beaten.
     ///
     /// When it returns `Ok` and the store [is durable](Store::is_durable), the changes survive the
     /// sudden death of this process.
     ///
     /// # Errors
-    /// The store stays usable: the same batch may be tried again, for instance once a full disk has
+    /// The store stays usable: the same changes may be tried again, for instance once a full disk has
     /// space again.
-    fn write(&mut self, batch: &[Change]) -> Result<(), StoreError>;
+    fn write(&mut self, changes: &BTreeMap<Key, Change>) -> Result<Vec<Key>, StoreError>;
 
     /// Makes everything written so far survive a power loss. Blocks for as long as the disk takes.
     ///
@@ -64,11 +60,11 @@ pub trait Store: Send {
     /// The job that `begin_sync` gave away has failed.
     fn sync_failed(&mut self) {}
 
-    /// All records, in no particular order.
+    /// All instances, in no particular order. Those that cannot be read are left out.
     ///
     /// # Errors
-    /// When they cannot all be read back exactly as they were written.
-    fn load(&mut self) -> Result<Vec<Record>, StoreError>;
+    /// When the store cannot be read.
+    fn load(&mut self) -> Result<Vec<Facts>, StoreError>;
 
     /// Whether a successful [`write`](Store::write) survives this process.
     fn is_durable(&self) -> bool;
@@ -93,6 +89,14 @@ pub enum StoreError {
         /// The directory of the store.
         path: PathBuf,
         /// The reason in words.
+        cause: String,
+    },
+    /// The store is on another machine and cannot be used now.
+    #[error("failed to use the store: {cause}")]
+    Away {
+        /// The reason in a word, of a bounded set.
+        word: &'static str,
+        /// The reason in words; never a password.
         cause: String,
     },
     /// The contents are not what was written. [`open`] never returns it: it starts afresh.

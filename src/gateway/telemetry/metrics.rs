@@ -15,6 +15,9 @@ const REQUEST_BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0
 /// Seconds; registrations take tens of microseconds, and must not take longer than 250 ms.
 const REGISTRY_BUCKETS: [f64; 12] = [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.25, 1.0];
 
+/// Seconds; from a handful of services to hundreds of thousands of instances.
+const RECONCILE_BUCKETS: [f64; 10] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0];
+
 /// Which listener a scrape came to, so that scraping both never doubles a sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -69,6 +72,8 @@ pub struct Metrics {
     pub store_breaker_open: IntGauge,
     /// `registry_propagation_seconds{scope="local"}`
     pub propagation_local: Histogram,
+    /// `registry_propagation_seconds{scope="replica"}`
+    pub propagation_replica: Histogram,
     /// `registry_lapses_total`
     pub lapses: IntCounter,
     /// `vertice_watchers{kind}`
@@ -97,6 +102,20 @@ pub struct Metrics {
     pub store_errors: IntCounter,
     /// `vertice_store_pending`
     pub store_pending: IntGauge,
+    /// `vertice_store_records_skipped_total{reason}`
+    pub store_skipped: IntCounterVec,
+    /// `vertice_store_events_total{result}`
+    pub store_events: IntCounterVec,
+    /// `vertice_store_resyncs_total{reason}`
+    pub store_resyncs: IntCounterVec,
+    /// `vertice_store_reconcile_seconds`
+    pub store_reconcile_duration: Histogram,
+    /// `redis_circuit_breaker_state`
+    pub redis_breaker: IntGauge,
+    /// `redis_operation_duration_seconds{operation}`
+    pub redis_duration: HistogramVec,
+    /// `redis_failures_total{error_type}`
+    pub redis_failures: IntCounterVec,
     /// `vertice_dns_lookups_total{result}`
     pub dns_lookups: IntCounterVec,
     /// `vertice_dns_lookups_in_flight`
@@ -185,9 +204,10 @@ impl Metrics {
             store_breaker_open: int_gauge(
                 &c,
                 "registry_circuit_breaker_open",
-                "1 while the store's circuit breaker is open; the embedded store has none.",
+                "1 while the store's circuit breaker is open; only Redis has one.",
             )?,
             propagation_local: propagation.with_label_values(&["local"]),
+            propagation_replica: propagation.with_label_values(&["replica"]),
             lapses: counter(&c, "registry_lapses_total", "Leases that ran out.")?,
             watchers: int_gauges(&c, "vertice_watchers", "Clients that wait for changes of the registry.", &["kind"])?,
             watch_events: counters(&c, "vertice_watch_events_total", "Events handed to watchers' streams.", &["event"])?,
@@ -217,6 +237,38 @@ impl Metrics {
             store_write_duration: histogram(&c, "vertice_store_write_seconds", "Writes to the store.", &REGISTRY_BUCKETS)?,
             store_errors: counter(&c, "vertice_store_errors_total", "Failed writes to the store; they are repeated.")?,
             store_pending: int_gauge(&c, "vertice_store_pending", "Changes that wait to be written.")?,
+            store_skipped: counters(
+                &c,
+                "vertice_store_records_skipped_total",
+                "Foreign or damaged entries of the store that were left alone, by reason.",
+                &["reason"],
+            )?,
+            store_events: counters(&c, "vertice_store_events_total", "Events read from the store, by result.", &["result"])?,
+            store_resyncs: counters(
+                &c,
+                "vertice_store_resyncs_total",
+                "How often everything was compared with the store, by reason.",
+                &["reason"],
+            )?,
+            store_reconcile_duration: histogram(
+                &c,
+                "vertice_store_reconcile_seconds",
+                "Comparing everything with the store.",
+                &RECONCILE_BUCKETS,
+            )?,
+            redis_breaker: int_gauge(
+                &c,
+                "redis_circuit_breaker_state",
+                "Redis' circuit breaker: 0 closed, 1 open, 2 half-open.",
+            )?,
+            redis_duration: histograms(
+                &c,
+                "redis_operation_duration_seconds",
+                "Operations on Redis; a pipeline is one.",
+                &["operation"],
+                &REGISTRY_BUCKETS,
+            )?,
+            redis_failures: counters(&c, "redis_failures_total", "Failed operations on Redis.", &["error_type"])?,
             dns_lookups: counters(&c, "vertice_dns_lookups_total", "Name look-ups, by result.", &["result"])?,
             dns_in_flight: int_gauge(&c, "vertice_dns_lookups_in_flight", "Name look-ups under way.")?,
             dns_names: int_gauges(&c, "vertice_dns_names", "Names that instances use, by state.", &["state"])?,

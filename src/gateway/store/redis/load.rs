@@ -1,0 +1,139 @@
+//! What the store holds, read at once before anybody is served.
+
+use super::connect::Dialler;
+use super::failure::Failure;
+use super::record::Kept;
+use super::settings::Settings;
+use super::shelf::{READ_MAX, Shelf};
+use super::skipped::Skipped;
+use super::state::Replica;
+use crate::clock;
+use crate::registrar::outbox::Key;
+use crate::store::StoreError;
+use crate::telemetry::metrics::Metrics;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use vertice_core::name::ServiceName;
+use vertice_core::record::{Gone, Record, ReplicaId};
+use vertice_core::time::Moment;
+
+/// Everything that was there.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Instances, each with what is left of its lease: one whole lease where its holder is gone, for nobody could renew it.
+    pub records: Vec<Record>,
+    /// Graves.
+    pub graves: Vec<Gone>,
+    /// The processes that share the store.
+    pub replicas: Vec<Replica>,
+    /// Whether time ran out before everything was read. The rest comes with the first comparison.
+    pub is_partial: bool,
+    micros: u64,
+    at: Moment,
+}
+
+impl Loaded {
+    /// Microseconds since 1970 on the store's clock.
+    #[must_use]
+    pub fn store_micros(&self, now: Moment) -> u64 {
+        self.micros.saturating_add(u64::try_from(now.since(self.at).as_micros()).unwrap_or(0))
+    }
+}
+
+/// Reads everything, for at most about `bound`.
+///
+/// # Errors
+/// [`StoreError::Away`] when nothing could be read.
+pub fn load(settings: &Settings, bound: Duration, metrics: &Arc<Metrics>) -> Result<Loaded, StoreError> {
+    let until = clock::mono().plus(bound);
+    let mut trouble = Failure::new("timeout", "no time to connect");
+    let mut dialler = Dialler::new(&settings.redis)?;
+    while clock::mono() < until {
+        let opened = dialler.dial(|| clock::mono() < until);
+        let loaded = opened.and_then(|link| {
+            let (metrics, skipped) = (metrics.clone(), Arc::new(Skipped::new(metrics.clone())));
+            let shelf = Shelf { link, me: settings.me, lease_ttl: settings.lease_ttl, metrics, skipped };
+            everything(shelf, until)
+        });
+        match loaded {
+            Ok(loaded) => return Ok(loaded),
+            Err(failure) => trouble = failure,
+        }
+        std::thread::sleep(Duration::from_millis(50).min(until.since(clock::mono())));
+    }
+    Err(trouble.into())
+}
+
+fn everything(mut shelf: Shelf, until: Moment) -> Result<Loaded, Failure> {
+    // Without a description: it does not live yet.
+    let pulse = shelf.beat(None)?;
+    let mut loaded = Loaded {
+        records: Vec::new(),
+        graves: Vec::new(),
+        replicas: pulse.replicas,
+        is_partial: false,
+        micros: pulse.micros,
+        at: pulse.sent.plus(pulse.received.since(pulse.sent) / 2),
+    };
+    let flat = shelf.names("services:index")?;
+    let mut names = shelf.names("vx:names")?;
+    names.extend(flat.iter().cloned());
+    for names in names.into_iter().collect::<Vec<_>>().chunks(READ_MAX) {
+        if clock::mono() >= until {
+            loaded.is_partial = true;
+            break;
+        }
+        services(&mut shelf, names, &flat, &mut loaded)?;
+    }
+    Ok(loaded)
+}
+
+fn services(
+    shelf: &mut Shelf,
+    names: &[ServiceName],
+    flat: &BTreeSet<ServiceName>,
+    loaded: &mut Loaded,
+) -> Result<(), Failure> {
+    let mut keys: Vec<Key> = Vec::new();
+    for (service, index) in names.iter().zip(shelf.indexes(names)?) {
+        let ids = index.into_iter().flat_map(|index| index.standings);
+        keys.extend(ids.map(|(id, _)| (service.clone(), id)));
+    }
+    for keys in keys.chunks(READ_MAX) {
+        for kept in shelf.fetch(keys)?.into_iter().flatten() {
+            match kept {
+                Kept::Gone(gone) => loaded.graves.push(gone),
+                Kept::Record(record) => {
+                    let left = if is_alive(&record, &loaded.replicas) { record.left } else { record.facts.ttl };
+                    loaded.records.push(Record { left, ..record });
+                }
+            }
+        }
+    }
+    let flat: Vec<ServiceName> = names.iter().filter(|name| flat.contains(*name)).cloned().collect();
+    predecessors(shelf, &flat, loaded)
+}
+
+/// Whether somebody is there who could have renewed it.
+fn is_alive(record: &Record, replicas: &[Replica]) -> bool {
+    let now = clock::mono();
+    match record.holder {
+        ReplicaId::PREDECESSOR => !record.left.is_zero(),
+        holder => replicas.iter().any(|replica| replica.id == holder && replica.is_alive(now)),
+    }
+}
+
+/// What the predecessor wrote, and no gateway.
+fn predecessors(shelf: &mut Shelf, names: &[ServiceName], loaded: &mut Loaded) -> Result<(), Failure> {
+    let shown = shelf.shown(names)?;
+    let flats = shelf.flats(names)?;
+    let store_micros = loaded.store_micros(clock::mono());
+    for ((service, flat), shown) in names.iter().zip(flats).zip(shown) {
+        let Some(flat) = flat else { continue };
+        if shown.is_none_or(|(endpoint, _)| endpoint != flat.endpoint.to_string()) {
+            loaded.records.extend(flat.record(service, shelf.lease_ttl, store_micros));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! Everything compared with what the store has, a few services at a time, so that changes and beats go on meanwhile.
+
+use super::failure::Failure;
+use super::predecessor::Flat;
+use super::shared::Shared;
+use super::shelf::{READ_MAX, Shelf};
+use crate::clock;
+use crate::registrar::outbox::{Outbox, Work};
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+use vertice_core::command::Command;
+use vertice_core::name::ServiceName;
+use vertice_core::record::{ReplicaId, Stored};
+use vertice_core::time::Moment;
+
+/// One under way.
+pub(super) struct Reconcile {
+    why: &'static str,
+    started: Moment,
+    names: VecDeque<ServiceName>,
+    /// Services that the predecessor's index names.
+    flat: BTreeSet<ServiceName>,
+}
+
+impl Reconcile {
+    /// Lists the services.
+    pub(super) fn start(shared: &Shared, shelf: &mut Shelf, why: &'static str) -> Result<Self, Failure> {
+        shared.metrics.store_resyncs.with_label_values(&[why]).inc();
+        let started = clock::mono();
+        let flat = shelf.names("services:index")?;
+        let mut names = shelf.names("vx:names")?;
+        names.extend(flat.iter().cloned());
+        let table = shared.table.load_full();
+        names.extend(table.iter().filter(|service| !service.is_fallback).map(|service| service.name.clone()));
+        Ok(Self { why, started, names: names.into_iter().collect(), flat })
+    }
+
+    /// Compares the next few services. Tells whether that was all.
+    pub(super) fn step(&mut self, shared: &Shared, outbox: &Outbox, shelf: &mut Shelf) -> Result<bool, Failure> {
+        let names: Vec<ServiceName> = self.names.drain(..self.names.len().min(READ_MAX)).collect();
+        if names.is_empty() {
+            return Ok(true);
+        }
+        let indexes = shelf.indexes(&names)?;
+        for (service, index) in names.iter().zip(indexes) {
+            // Of what cannot be read nothing is known, not even that it is empty.
+            let Some(index) = index else { continue };
+            if !index.stale.is_empty() {
+                shelf.tidy(service, &index.stale)?;
+            }
+            shared.deliver(Command::Compare { service: service.clone(), stored: index.standings });
+        }
+        let flat: Vec<ServiceName> = names.into_iter().filter(|name| self.flat.contains(name)).collect();
+        self.take_up(shared, outbox, shelf, &flat)?;
+        Ok(self.names.is_empty())
+    }
+
+    pub(super) fn finished(&self, shared: &Shared) {
+        shared.state.reconciled_now();
+        let took = clock::mono().since(self.started);
+        shared.metrics.store_reconcile_duration.observe(took.as_secs_f64());
+        tracing::debug!(why = self.why, ?took, "compared with Redis");
+    }
+
+    /// Takes up what the predecessor wrote in these services' flat records.
+    fn take_up(&self, shared: &Shared, outbox: &Outbox, shelf: &mut Shelf, names: &[ServiceName]) -> Result<(), Failure> {
+        let shown = shelf.shown(names)?;
+        let flats = shelf.flats(names)?;
+        let Some(store_micros) = shared.state.store_micros(clock::mono()) else { return Ok(()) };
+        for ((service, flat), shown) in names.iter().zip(flats).zip(shown) {
+            let Some(flat) = flat else { continue };
+            match shown.filter(|(endpoint, _)| *endpoint == flat.endpoint.to_string()) {
+                // A gateway wrote it. The predecessor may have renewed it since.
+                Some((_, last_heartbeat)) if flat.last_heartbeat > last_heartbeat + 0.001 => {
+                    renewed(shared, outbox, service, &flat);
+                }
+                Some(_) => {}
+                None => {
+                    let record = flat.record(service, shared.settings.lease_ttl, store_micros);
+                    record.into_iter().for_each(|record| shared.deliver(Command::Merge(Box::new(record))));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The predecessor renewed an instance that is registered with us: here, and for the other replicas in the store.
+fn renewed(shared: &Shared, outbox: &Outbox, service: &ServiceName, flat: &Flat) {
+    let table = shared.table.load_full();
+    let Some(known) = table.get(service.as_str()).filter(|service| !service.is_fallback) else { return };
+    let Some(upstream) = known.instances.iter().find(|upstream| upstream.facts.endpoint == flat.endpoint) else { return };
+    let facts = &upstream.facts;
+    let left = flat.left.min(facts.ttl);
+    if upstream.cells.lease.deadline().since(clock::mono()) + Duration::from_secs(1) >= left {
+        return;
+    }
+    let renewed = Command::Renewed {
+        service: facts.service.clone(),
+        id: facts.id.clone(),
+        version_no: facts.version_no,
+        left,
+        holder: ReplicaId::PREDECESSOR,
+    };
+    if shared.handle.carry_out(renewed, || !shared.is_stopping()) {
+        let stored = Stored { facts: facts.clone(), cells: upstream.cells.clone() };
+        outbox.put(Work { renewals: vec![(stored, true)], ..Work::default() });
+    }
+}

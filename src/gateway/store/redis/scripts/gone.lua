@@ -1,0 +1,55 @@
+-- Writes the grave of an instance, unless the store knows something newer of it or that it is alive.
+-- KEYS: record, index of the service, vx:names, vx:seq, vx:events, services:<service>, services:index, vx:mirrors
+-- ARGV: service, id, version, why, by, finishing ms or '', kept ms, events kept
+local function is(key, kind)
+  local found = redis.call('TYPE', key).ok
+  return found == kind or found == 'none'
+end
+if not (is(KEYS[1], 'hash') and is(KEYS[2], 'hash') and is(KEYS[3], 'set') and is(KEYS[4], 'string') and is(KEYS[5], 'stream')) then
+  return 'foreign'
+end
+local service, id, version, why, by, finishing, kept = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local known = redis.call('HMGET', KEYS[1], 'v', 'gone', 'until', 'holder', 'record')
+if known[2] and known[1] and known[1] >= version then
+  return 'same'
+end
+if known[1] and not known[2] then
+  if known[1] > version then
+    return 'newer'
+  end
+  if why == 'lapsed' and known[4] ~= by and (tonumber(known[3] or '') or 0) > now then
+    return 'alive'
+  end
+end
+local seq = redis.call('INCR', KEYS[4])
+local gone = '{"service":"' .. service .. '","id":"' .. id .. '","v":"' .. version .. '","why":"' .. why .. '","left_ms":' .. ARGV[7]
+if finishing ~= '' then
+  gone = gone .. ',"finishing_ms":' .. finishing
+end
+redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[8], '*', 'n', seq, 'by', by, 'gone', gone .. '}')
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'v', version, 'gone', by, 'why', why)
+redis.call('PEXPIRE', KEYS[1], kept)
+redis.call('HSET', KEYS[2], id, 'g' .. version .. ':' .. string.format('%.0f', now + kept))
+redis.call('SADD', KEYS[3], service)
+-- The flat record goes with the instance that it shows.
+if is(KEYS[6], 'hash') and is(KEYS[7], 'set') and is(KEYS[8], 'hash') then
+  local shown = redis.call('HGET', KEYS[6], 'endpoint')
+  local ours = false
+  if known[5] then
+    local ok, record = pcall(cjson.decode, known[5])
+    ours = ok and type(record) == 'table' and record.endpoint == shown
+  elseif shown and why == 'removed' then
+    for _, start in ipairs({ 'http://' .. id, 'https://' .. id }) do
+      ours = ours or shown == start or string.sub(shown, 1, #start + 1) == start .. '/'
+    end
+  end
+  if shown and ours then
+    redis.call('DEL', KEYS[6])
+    redis.call('SREM', KEYS[7], service)
+    redis.call('HDEL', KEYS[8], service)
+  end
+end
+return 'written'

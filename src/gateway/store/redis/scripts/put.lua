@@ -1,0 +1,48 @@
+-- Writes an instance unless the store knows something newer of it.
+-- KEYS: record, index of the service, vx:names, vx:seq, vx:events
+-- ARGV: service, id, version, holder, left ms, drain ms or '', record, by, events kept
+local function is(key, kind)
+  local found = redis.call('TYPE', key).ok
+  return found == kind or found == 'none'
+end
+if not (is(KEYS[1], 'hash') and is(KEYS[2], 'hash') and is(KEYS[3], 'set') and is(KEYS[4], 'string') and is(KEYS[5], 'stream')) then
+  return 'foreign'
+end
+local service, id, version, holder, left, drain = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6]
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local known = redis.call('HMGET', KEYS[1], 'v', 'gone', 'until')
+local until_ms = now + left
+local keep = 24 * 3600 * 1000
+if known[1] and known[1] > version then
+  return known[2] and 'gone' or 'newer'
+end
+if known[1] == version then
+  if known[2] then
+    return 'gone'
+  end
+  redis.call('HSET', KEYS[2], id, 'r' .. version)
+  redis.call('SADD', KEYS[3], service)
+  if until_ms > (tonumber(known[3] or '') or 0) then
+    redis.call('HSET', KEYS[1], 'until', string.format('%.0f', until_ms), 'holder', holder)
+    redis.call('PEXPIRE', KEYS[1], left + keep)
+  end
+  return 'same'
+end
+-- First, because it is the one that may be refused; nothing has been written yet then.
+local seq = redis.call('INCR', KEYS[4])
+local put = '{"v":"' .. version .. '","holder":"' .. holder .. '","left_ms":' .. ARGV[5]
+if drain ~= '' then
+  put = put .. ',"drain_ms":' .. drain
+end
+put = put .. ',"record":' .. ARGV[7] .. '}'
+redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[9], '*', 'n', seq, 'by', ARGV[8], 'put', put)
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'v', version, 'holder', holder, 'until', string.format('%.0f', until_ms), 'record', ARGV[7])
+if drain ~= '' then
+  redis.call('HSET', KEYS[1], 'drain_until', string.format('%.0f', now + tonumber(drain)))
+end
+redis.call('PEXPIRE', KEYS[1], left + keep)
+redis.call('HSET', KEYS[2], id, 'r' .. version)
+redis.call('SADD', KEYS[3], service)
+return 'written'

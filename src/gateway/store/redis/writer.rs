@@ -1,0 +1,395 @@
+//! The thread that writes: what waits in the outbox, that this replica lives, and everything again now and then.
+//!
+//! It connects, says that this replica lives, writes what waited, and only then has everything compared: what was decided
+//! while the store was away comes before what the store still says.
+
+use super::connect::Dialler;
+use super::failure::Failure;
+use super::predecessor;
+use super::reconcile::Reconcile;
+use super::record::Kept;
+use super::script::PIPELINE_MAX;
+use super::shared::Shared;
+use super::shelf::{Answer, Description, Pulse, READ_MAX, Shelf};
+use crate::clock;
+use crate::registrar::outbox::{Batch, Change, Key, Outbox};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use vertice_core::command::Command;
+use vertice_core::name::ServiceName;
+use vertice_core::record::{ReplicaId, StoreNews, Stored};
+use vertice_core::time::Moment;
+
+/// How often this replica says that it lives.
+const BEAT: Duration = Duration::from_secs(2);
+/// How often a server is asked whether it is still the master, and the Sentinels who is.
+const ROLE: Duration = Duration::from_secs(5);
+/// How often the server is tried while the breaker is open.
+const PROBE: Duration = Duration::from_secs(1);
+/// The wait after a failure while the breaker is closed, doubling up to [`PROBE`].
+const AGAIN: Duration = Duration::from_millis(100);
+/// At most so long nobody looks whether the reader wants something.
+const GLANCE: Duration = Duration::from_millis(50);
+/// How long the last writes may take.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub(super) struct Writer {
+    pub(super) shared: Shared,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) dialler: Dialler,
+    description: Description,
+    /// What the store called itself last.
+    epoch: Option<String>,
+}
+
+/// What is under way on one connection.
+struct Session {
+    shelf: Shelf,
+    beaten: Moment,
+    asked_role: Moment,
+    reconcile: Option<Reconcile>,
+    reconciled: Moment,
+}
+
+impl Writer {
+    pub(super) fn new(shared: Shared, outbox: Arc<Outbox>, dialler: Dialler) -> Self {
+        let settings = &shared.settings;
+        let description = Description {
+            replica_id: settings.replica_id.clone(),
+            zone: settings.zone.clone(),
+            version: env!("CARGO_PKG_VERSION"),
+        };
+        Self { shared, outbox, dialler, description, epoch: None }
+    }
+
+    /// Runs until it is told to stop; then writes what waits, if that is possible at once, and takes its leave.
+    pub(super) fn run(mut self) {
+        let mut again = AGAIN;
+        while !self.shared.is_stopping() {
+            let was_open = !self.shared.state.admits();
+            let served = self.connect(was_open).and_then(|shelf| {
+                again = AGAIN;
+                self.serve(shelf)
+            });
+            if let Err(failure) = served {
+                self.lost(&failure);
+                self.shared.pause(if self.shared.state.admits() { again } else { PROBE });
+                again = (again * 2).min(PROBE);
+            }
+        }
+    }
+
+    /// A connection on which something has been written. While the breaker is open this is its probe.
+    fn connect(&mut self, was_open: bool) -> Result<Shelf, Failure> {
+        let mut shelf = self.shared.dial(&mut self.dialler)?;
+        let check =
+            redis::cmd("SET").arg("vx:probe").arg(super::record::hex(self.shared.settings.me)).arg("PX").arg(10_000).to_owned();
+        shelf.link.run_one("probe", check, &self.shared.metrics)?;
+        if was_open {
+            self.shared.state.try_now();
+            self.shared.state.admits();
+        }
+        self.shared.state.succeeded(&self.shared.metrics);
+        Ok(shelf)
+    }
+
+    fn lost(&mut self, failure: &Failure) {
+        let Shared { state, metrics, settings, .. } = &self.shared;
+        state.failed(failure, metrics);
+        metrics.store_errors.inc();
+        self.outbox.refuse(true);
+        let others = state.has_others(settings.me);
+        if state.disconnected() {
+            tracing::warn!(error = %failure, "Redis is away; changes are kept and written when it is back");
+            self.shared.deliver(Command::Store(StoreNews::Away { others }));
+        } else {
+            tracing::debug!(error = %failure, "Redis is not available");
+        }
+    }
+
+    fn serve(&mut self, mut shelf: Shelf) -> Result<(), Failure> {
+        let pulse = self.guarded(|writer| shelf.beat(Some(&writer.description)))?;
+        self.shared.state.connected(&shelf.link.address);
+        tracing::info!(address = shelf.link.address, "Redis connected");
+        self.felt(pulse);
+        // Versions given by a guessed time are put right before any of them is written.
+        self.shared.settle();
+        self.outbox.refuse(false);
+        let now = clock::mono();
+        let mut session = Session { shelf, beaten: now, asked_role: now, reconcile: None, reconciled: now };
+        while !self.shared.is_stopping() {
+            let wait = if session.reconcile.is_some() { Duration::ZERO } else { GLANCE };
+            if let Some(batch) = self.outbox.take(wait) {
+                self.work(&mut session, batch)?;
+            }
+            self.shared.state.outbox_is(self.outbox.len(), &self.shared.metrics);
+            self.beat(&mut session)?;
+            self.check_role(&mut session)?;
+            self.compare(&mut session)?;
+        }
+        self.farewell(session);
+        Ok(())
+    }
+
+    /// Runs an operation that the breaker hears of.
+    fn guarded<T>(&mut self, operation: impl FnOnce(&mut Self) -> Result<T, Failure>) -> Result<T, Failure> {
+        self.shared.state.admits();
+        let result = operation(self)?;
+        self.shared.state.succeeded(&self.shared.metrics);
+        Ok(result)
+    }
+
+    fn beat(&mut self, session: &mut Session) -> Result<(), Failure> {
+        if clock::mono().since(session.beaten) < BEAT {
+            return Ok(());
+        }
+        session.beaten = clock::mono();
+        let pulse = self.guarded(|writer| session.shelf.beat(Some(&writer.description)))?;
+        let is_lost = self.felt(pulse);
+        if is_lost {
+            // The reader must note anew where the streams end.
+            self.shared.state.connected(&session.shelf.link.address);
+        }
+        let dropped = self.outbox.take_dropped();
+        (0..dropped.min(1)).for_each(|_| self.shared.metrics.limit_hit("store_outbox"));
+        Ok(())
+    }
+
+    /// Tells everybody what a beat told. Whether the store is not the one it was.
+    fn felt(&mut self, pulse: Pulse) -> bool {
+        let Shared { state, .. } = &self.shared;
+        state.replicas_are(pulse.replicas);
+        if state.measured(pulse.micros, pulse.sent, pulse.received)
+            && let Some(micros) = state.store_micros(clock::mono())
+        {
+            self.shared.deliver(Command::Store(StoreNews::Time { micros }));
+        }
+        let before = self.epoch.replace(pulse.epoch.clone());
+        let is_lost = before.is_some_and(|before| before != pulse.epoch);
+        if is_lost {
+            tracing::warn!("Redis lost what it had; everything is written again");
+            self.shared.deliver(Command::Store(StoreNews::Lost));
+            state.want_reconcile("lost");
+        }
+        is_lost
+    }
+
+    fn check_role(&mut self, session: &mut Session) -> Result<(), Failure> {
+        self.dialler.check_answer(&session.shelf.link)?;
+        if clock::mono().since(session.asked_role) < ROLE {
+            return Ok(());
+        }
+        session.asked_role = clock::mono();
+        self.dialler.ask_sentinels();
+        self.guarded(|_| session.shelf.link.check_role())
+    }
+
+    /// Starts or continues the comparison of everything.
+    fn compare(&mut self, session: &mut Session) -> Result<(), Failure> {
+        let Shared { state, settings, .. } = &self.shared;
+        if session.reconcile.is_none() {
+            // Before the reader knows where to start, something could fall between.
+            let why = state.is_positioned().then(|| state.take_wanted()).flatten();
+            let is_due = clock::mono().since(session.reconciled) >= settings.redis.reconcile && state.is_following();
+            let Some(why) = why.or(is_due.then_some("interval")) else { return Ok(()) };
+            session.reconcile = Some(self.guarded(|writer| Reconcile::start(&writer.shared, &mut session.shelf, why))?);
+        }
+        let Some(mut reconcile) = session.reconcile.take() else { return Ok(()) };
+        let is_done = self.guarded(|writer| reconcile.step(&writer.shared, &writer.outbox, &mut session.shelf))?;
+        if !is_done {
+            session.reconcile = Some(reconcile);
+            return Ok(());
+        }
+        session.reconciled = clock::mono();
+        reconcile.finished(&self.shared);
+        self.follow(session)
+    }
+
+    /// What the comparison has the registry ask for is done, and from now on it is in step.
+    fn follow(&mut self, session: &mut Session) -> Result<(), Failure> {
+        self.shared.settle();
+        if let Some(batch) = self.outbox.take(Duration::ZERO) {
+            self.work(session, batch)?;
+        }
+        if !self.shared.state.is_following() && self.shared.state.is_positioned() {
+            self.shared.state.follow();
+            tracing::info!("in step with Redis");
+            self.shared.deliver(Command::Store(StoreNews::Following));
+        }
+        Ok(())
+    }
+
+    /// Does what the registry wants. What could not be written goes back.
+    fn work(&mut self, session: &mut Session, mut batch: Batch) -> Result<(), Failure> {
+        let started = clock::mono();
+        let fetches = std::mem::take(&mut batch.fetches);
+        let renewals = std::mem::take(&mut batch.renewals);
+        let changes = std::mem::take(&mut batch.changes);
+        let has_changes = !changes.is_empty();
+        let written = self.write(session, changes.into_iter().collect());
+        batch.answer(written.is_ok());
+        if has_changes {
+            self.shared.metrics.store_write_duration.observe(clock::mono().since(started).as_secs_f64());
+        }
+        let mut done = match written {
+            Ok(done) => done,
+            Err(failure) => {
+                self.outbox.put_back(Batch { renewals, ..Batch::default() });
+                return Err(failure);
+            }
+        };
+        self.renew(session, renewals.into_iter().collect(), &mut done)?;
+        self.mirror(&mut session.shelf, &done.services)?;
+        let outdone: Vec<Key> = done.outdone.into_iter().filter(|key| !fetches.contains(key)).collect();
+        self.fetch(session, &outdone, false)?;
+        self.fetch(session, &fetches.into_iter().collect::<Vec<_>>(), true)
+    }
+
+    fn write(&mut self, session: &mut Session, changes: Vec<(Key, Change)>) -> Result<Done, Failure> {
+        let mut done = Done::default();
+        let mut rest = changes.as_slice();
+        while !rest.is_empty() {
+            match self.guarded(|_| session.shelf.write_some(rest)) {
+                Ok(answers) => {
+                    for (answer, (key, _)) in answers.iter().zip(rest) {
+                        done.note(key, *answer);
+                    }
+                    rest = &rest[answers.len()..];
+                }
+                Err(failure) => {
+                    let changes = rest.iter().cloned().collect();
+                    self.outbox.put_back(Batch { changes, ..Batch::default() });
+                    return Err(failure);
+                }
+            }
+            if !rest.is_empty() {
+                // A long replay must not look like a death.
+                if let Err(failure) = self.beat(session) {
+                    let changes = rest.iter().cloned().collect();
+                    self.outbox.put_back(Batch { changes, ..Batch::default() });
+                    return Err(failure);
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    fn renew(&mut self, session: &mut Session, renewals: Vec<(Key, Stored)>, done: &mut Done) -> Result<(), Failure> {
+        let mut absent = Vec::new();
+        let mut rest = renewals.as_slice();
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(rest.len().min(PIPELINE_MAX));
+            let answers = match self.guarded(|_| session.shelf.renew(now)) {
+                Ok(answers) => answers,
+                Err(failure) => {
+                    let renewals = rest.iter().cloned().collect();
+                    self.outbox.put_back(Batch { renewals, ..Batch::default() });
+                    return Err(failure);
+                }
+            };
+            for (answer, (key, stored)) in answers.into_iter().zip(now) {
+                done.note(key, answer);
+                if answer == Answer::Absent {
+                    absent.push((key.clone(), Change::Put(stored.clone())));
+                }
+            }
+            rest = later;
+            if !rest.is_empty() {
+                self.beat(session)?;
+            }
+        }
+        let written = self.write(session, absent)?;
+        done.outdone.extend(written.outdone);
+        Ok(())
+    }
+
+    /// Shows the predecessor what these services are like now.
+    fn mirror(&mut self, shelf: &mut Shelf, services: &BTreeSet<ServiceName>) -> Result<(), Failure> {
+        let (now, table) = (clock::mono(), self.shared.table.load_full());
+        let shown = |name: &ServiceName| {
+            let service = table.get(name.as_str()).filter(|service| !service.is_fallback)?;
+            let (values, left) = predecessor::shown(service.best()?, now)?;
+            Some((name.clone(), values, left))
+        };
+        let shown: Vec<_> = services.iter().filter_map(shown).collect();
+        for shown in shown.chunks(PIPELINE_MAX) {
+            self.guarded(|_| shelf.mirror(shown))?;
+        }
+        Ok(())
+    }
+
+    /// Reads instances and tells the registry: as an answer to its question, or as news.
+    fn fetch(&mut self, session: &mut Session, keys: &[Key], is_asked: bool) -> Result<(), Failure> {
+        for keys in keys.chunks(READ_MAX) {
+            let found = self.guarded(|_| session.shelf.fetch(keys))?;
+            for ((service, id), kept) in keys.iter().zip(found) {
+                let (service, id) = (service.clone(), id.clone());
+                let command = match kept {
+                    Some(Kept::Gone(gone)) => Command::MergeGone(gone),
+                    Some(Kept::Record(record)) if is_asked => {
+                        let is_holder_alive = self.is_holder_alive(record.holder, record.left);
+                        Command::Fetched { service, id, record: Some(Box::new(record)), is_holder_alive }
+                    }
+                    Some(Kept::Record(record)) => Command::Merge(Box::new(record)),
+                    None if is_asked => Command::Fetched { service, id, record: None, is_holder_alive: false },
+                    None => continue,
+                };
+                self.shared.deliver(command);
+            }
+            self.beat(session)?;
+        }
+        Ok(())
+    }
+
+    /// A predecessor says nothing of itself: it lives as long as what it shows.
+    fn is_holder_alive(&self, holder: ReplicaId, left: Duration) -> bool {
+        match holder {
+            ReplicaId::PREDECESSOR => !left.is_zero(),
+            holder if holder == self.shared.settings.me => true,
+            holder => self.shared.state.is_alive(holder, clock::mono()),
+        }
+    }
+
+    /// Writes what still waits, and takes this replica out of the list.
+    fn farewell(&mut self, mut session: Session) {
+        let until = clock::mono().plus(FAREWELL);
+        while clock::mono() < until
+            && let Some(mut batch) = self.outbox.take(Duration::ZERO)
+        {
+            let written = self.write(&mut session, std::mem::take(&mut batch.changes).into_iter().collect());
+            batch.answer(written.is_ok());
+            if written.is_err() {
+                break;
+            }
+        }
+        if let Err(failure) = session.shelf.beat(None) {
+            tracing::debug!(error = %failure, "failed to take leave of Redis");
+        }
+        self.shared.state.disconnected();
+        match self.outbox.len() {
+            0 => {}
+            left => tracing::warn!(left, "changes could not be written to Redis before the end"),
+        }
+    }
+}
+
+/// What came of writes.
+#[derive(Default)]
+struct Done {
+    /// Services whose best instance may look different now.
+    services: BTreeSet<ServiceName>,
+    /// Instances of which the store knows better.
+    outdone: BTreeSet<Key>,
+}
+
+impl Done {
+    fn note(&mut self, key: &Key, answer: Answer) {
+        match answer {
+            Answer::Done => drop(self.services.insert(key.0.clone())),
+            Answer::Outdone => drop(self.outdone.insert(key.clone())),
+            Answer::Absent | Answer::Foreign => {}
+        }
+    }
+}
