@@ -22,7 +22,7 @@ pub mod service;
 
 pub use gateway::{
     CacheLayer, CacheStatus, CircuitBreaker, GatewayStatus, HealthCacheStatus, HealthCheck, InstanceStatus, NameStatus,
-    ReplicaStatus, ServiceStatus, SnapshotStatus, StoreStatus,
+    RedisStatus, ReplicaStatus, ServiceStatus, SnapshotStatus, StoreStatus,
 };
 pub use health::{Component, Components, Health, Readiness, Redis};
 pub use heartbeat::{HeartbeatReceived, HeartbeatRequest};

@@ -14,6 +14,7 @@ pub mod edge;
 pub mod held;
 pub mod listeners;
 pub mod noticeboard;
+pub mod persistence;
 pub mod probe;
 mod problem;
 pub mod proxy;

@@ -9,6 +9,7 @@ use crate::edge::{self, Edge, Observer, Shared};
 use crate::held::HeldProbes;
 use crate::listeners::{Addresses, Listeners};
 use crate::noticeboard::NoticeBoard;
+use crate::persistence::Persistence;
 use crate::probe::Prober;
 use crate::proxy::admit::Routing;
 use crate::proxy::watch::SWEEP;
@@ -16,7 +17,6 @@ use crate::random::random;
 use crate::registrar::outbox::Outbox;
 use crate::registrar::{Handle, Registrar};
 use crate::resolve::{self, Resolver};
-use crate::store::{self, Keeper, Memory, Store, StoreError, StoreState, codec};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{Hung, Table};
@@ -29,14 +29,14 @@ use pingora::server::{RunArgs, Server, ShutdownWatch};
 use pingora::services::background::{BackgroundService, background_service};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc::Receiver;
 use vertice_core::command::{Command, Limits, Policies, Probe};
 use vertice_core::endpoint::{Endpoint, Guard, Network};
 use vertice_core::name::ServiceName;
+use vertice_core::record::ReplicaId;
 use vertice_core::registry::Registry;
-use vertice_core::table::{Facts, Snapshot};
+use vertice_core::table::Snapshot;
 
 /// No request waits longer for the store.
 const STORE_WAIT: Duration = Duration::from_millis(250);
@@ -66,7 +66,7 @@ pub struct Gateway {
     shared: Arc<Shared>,
     registrar: Registrar,
     handle: Handle,
-    keeper: Keeper,
+    persistence: Persistence,
     guard: Arc<ArcSwap<Guard>>,
     probes: Receiver<Probe>,
 }
@@ -86,9 +86,9 @@ impl Gateway {
             AccessSetting::Json => AccessLog::start(metrics.clone())?,
             AccessSetting::Off => AccessLog::off(metrics.clone()),
         };
-        let opened = open_store(&config);
-        let (outbox, state) = (Arc::<Outbox>::default(), Arc::new(opened.state));
-        let keeper = Keeper::new(opened.store, outbox.clone(), state.clone(), metrics.clone());
+        let outbox = Arc::<Outbox>::default();
+        let (me, replica_id) = (ReplicaId::of(random()), replica_id(&config));
+        let mut persistence = Persistence::open(&config, me, &replica_id, outbox.clone(), metrics.clone());
         let resolver = Resolver::new(
             resolve::Settings {
                 servers: config.dns.servers.clone(),
@@ -105,25 +105,25 @@ impl Gateway {
         let board = Arc::new(NoticeBoard::new(table.clone(), history, watchers_max, metrics.clone()));
         let hung =
             Hung { metrics: metrics.clone(), keepalive: config.upstream_keepalive, write_stall: config.limits.write_stall };
-        let registry = Registry::new(limits(&config), config.lease.ttl).starting_at(first);
+        let registry = persistence.share(Registry::new(limits(&config), config.lease.ttl).starting_at(first));
         let queue = config.limits.registry_queue;
         let (mut registrar, handle) =
             Registrar::new(registry, table.clone(), hung, board.clone(), outbox, resolver.clone(), queue);
         let probes = registrar.probes();
         let guard = guard(&config, &addresses);
-        registrar.restore(initial_commands(&config, &guard, opened.facts));
+        registrar.restore(initial_commands(&config, &guard, persistence.take_restored()));
         let guard = Arc::new(ArcSwap::from_pointee(guard));
         let drain = Arc::<Drain>::default();
         let aliases = Arc::new(Aliases(config.routing.aliases.clone()));
         let control = Control {
-            settings: control_settings(&config),
+            settings: control_settings(&config, me, replica_id),
             access: access_rules(&config),
             guard: guard.clone(),
             registrar: handle.clone(),
             table: table.clone(),
             aliases: aliases.clone(),
             resolver,
-            store: state,
+            store: persistence.state.clone(),
             health_cache: HealthCache::new(config.health.cache_ttl, config.limits.health_cache),
             prober: Arc::new(Prober::new(config.health.timeout)),
             metrics: metrics.clone(),
@@ -144,7 +144,7 @@ impl Gateway {
             metrics,
             access,
         });
-        Ok(Self { config, listeners, addresses, drain, shared, registrar, handle, keeper, guard, probes })
+        Ok(Self { config, listeners, addresses, drain, shared, registrar, handle, persistence, guard, probes })
     }
 
     /// Where it listens.
@@ -164,15 +164,11 @@ impl Gateway {
     /// # Errors
     /// When a thread cannot be started, or the port file not written.
     pub fn run(self) -> Result<(), StartError> {
-        let Self { config, listeners, addresses, drain, shared, registrar, handle, keeper, guard, probes } = self;
+        let Self { config, listeners, addresses, drain, shared, registrar, handle, persistence, guard, probes } = self;
         let mut server = Server::new_with_opt_and_conf(None, server_conf(&config));
         server.bootstrap();
 
-        let stop = Arc::new(AtomicBool::new(false));
-        let keeper = std::thread::Builder::new().name("store".into()).spawn({
-            let stop = stop.clone();
-            move || keeper.run(&stop)
-        })?;
+        let keeping = persistence.start(handle.clone(), shared.table.clone())?;
         server.add_service(background_service("registrar", RegistrarService(Mutex::new(Some(registrar)))));
         let housekeeper = Housekeeper {
             shared: shared.clone(),
@@ -194,10 +190,7 @@ impl Gateway {
         server.run(RunArgs { shutdown_signal: Box::new(signal) });
 
         // The runtimes are gone, and with them whoever could still change something.
-        stop.store(true, Ordering::Release);
-        if keeper.join().is_err() {
-            tracing::error!("the store's thread panicked");
-        }
+        keeping.end();
         tracing::info!("stopped");
         Ok(())
     }
@@ -320,67 +313,13 @@ fn server_conf(config: &Config) -> ServerConf {
     }
 }
 
-struct OpenedStore {
-    store: Box<dyn Store>,
-    state: StoreState,
-    facts: Vec<Facts>,
-}
-
-/// Opens the configured store. What cannot be opened is replaced by memory, loudly: known services come back with their next
-/// heartbeat, which is better than no gateway.
-fn open_store(config: &Config) -> OpenedStore {
-    if config.store.kind == StoreKind::Memory {
-        return in_memory(None, None);
-    }
-    let path = config.store.path.display().to_string();
-    let opened = match store::open(&config.store.path) {
-        Ok(opened) => opened,
-        Err(error) => {
-            let hint = match error {
-                StoreError::Locked { .. } => "another process uses it; registrations are kept in memory only",
-                _ => "registrations are kept in memory only",
-            };
-            tracing::error!(%error, hint, "store not available");
-            return in_memory(Some(path), Some(format!("{error}; {hint}")));
-        }
-    };
-    let moved = opened.moved_aside.map(|moved| {
-        let text = format!("the store was corrupt ({}) and was moved to {}; started empty", moved.cause, moved.path.display());
-        tracing::error!(%text, "store corrupt");
-        text
-    });
-    let mut unreadable = 0_usize;
-    let facts: Vec<Facts> = opened
-        .records
-        .iter()
-        .filter_map(|(_, value)| {
-            codec::decode(value)
-                .inspect_err(|error| {
-                    unreadable += 1;
-                    tracing::error!(%error, "stored record skipped");
-                })
-                .ok()
-        })
-        .collect();
-    let skipped = (unreadable > 0).then(|| format!("{unreadable} stored records could not be read and were skipped"));
-    tracing::info!(path, instances = facts.len(), "store opened");
-    let state = StoreState::new(opened.store.kind(), Some(path), opened.store.is_durable(), moved.or(skipped));
-    OpenedStore { store: opened.store, state, facts }
-}
-
-fn in_memory(path: Option<String>, trouble: Option<String>) -> OpenedStore {
-    let store = Memory::default();
-    let state = StoreState::new(store.kind(), path, store.is_durable(), trouble);
-    OpenedStore { store: Box::new(store), state, facts: Vec::new() }
-}
-
-fn initial_commands(config: &Config, guard: &Guard, facts: Vec<Facts>) -> impl Iterator<Item = Command> {
+fn initial_commands(config: &Config, guard: &Guard, restored: Vec<Command>) -> impl Iterator<Item = Command> {
     let policies = Policies {
         default: config.policy,
         services: config.services.iter().map(|(name, service)| (name.clone(), service.policy)).collect(),
     };
     let settings = [Command::SetGuard(guard.clone()), Command::SetPolicies(policies), Command::SetFallbacks(fallbacks(config))];
-    settings.into_iter().chain(facts.into_iter().map(|facts| Command::Restore(Box::new(facts))))
+    settings.into_iter().chain(restored)
 }
 
 /// The environment comes before the configuration, as the predecessor had it.
@@ -405,15 +344,23 @@ fn limits(config: &Config) -> Limits {
     }
 }
 
-fn control_settings(config: &Config) -> Settings {
+/// What people call this process.
+fn replica_id(config: &Config) -> String {
+    let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).ok();
+    let is_shared = config.store.kind == StoreKind::Redis;
+    let named = config.server.replica_id.clone().or_else(|| host().filter(|name| is_shared && !name.is_empty()));
+    named.unwrap_or_else(|| "local".to_owned())
+}
+
+fn control_settings(config: &Config, me: ReplicaId, replica_id: String) -> Settings {
     Settings {
         registry_on_gateway: config.gateway.registry_api,
         single_listener: config.gateway.listen.is_empty() || config.registry.listen.is_empty(),
         lease_ttl: config.lease.ttl,
         register_wait: config.dns.register_wait,
         store_wait: STORE_WAIT,
-        redis_configured: config.store.redis.is_some(),
-        replica_id: config.server.replica_id.clone().unwrap_or_else(|| "local".to_owned()),
+        replica_id,
+        me,
         zone: config.server.zone.clone(),
         services_max: config.limits.services,
     }

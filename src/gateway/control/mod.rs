@@ -49,6 +49,7 @@ use tokio::sync::Semaphore;
 use vertice_api::headers;
 use vertice_core::endpoint::Guard;
 use vertice_core::reason::Reason;
+use vertice_core::record::ReplicaId;
 use vertice_core::time::{Moment, Now};
 pub use watch::{LongPoll, Outcome};
 
@@ -90,10 +91,10 @@ pub struct Settings {
     pub register_wait: Duration,
     /// How long a registration waits for the store.
     pub store_wait: Duration,
-    /// Redis is configured; it is not built yet, so it counts as unhealthy.
-    pub redis_configured: bool,
-    /// This replica's id.
+    /// What people call this replica.
     pub replica_id: String,
+    /// Who it is among the replicas.
+    pub me: ReplicaId,
     /// Where this replica runs.
     pub zone: Option<String>,
     /// How many services there may be.

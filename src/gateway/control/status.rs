@@ -2,13 +2,15 @@
 
 use super::{Answer, Control, epoch_s, json, rounded};
 use crate::clock;
+use crate::store::redis::Replica;
 use crate::upstream::{Service, Upstream};
 use http::StatusCode;
 use std::sync::Arc;
 use vertice_api::gateway::{
-    CacheStatus, CircuitBreaker, GatewayStatus, HealthCacheStatus, InstanceStatus, LeaseStatus, NameStatus, ReplicaStatus,
-    ServiceStatus, SnapshotStatus, StoreStatus,
+    CacheStatus, CircuitBreaker, GatewayStatus, HealthCacheStatus, InstanceStatus, LeaseStatus, NameStatus, RedisStatus,
+    ReplicaStatus, ServiceStatus, SnapshotStatus, StoreStatus,
 };
+use vertice_core::breaker::Phase;
 use vertice_core::time::Moment;
 
 pub(super) fn status(control: &Control) -> Answer {
@@ -23,7 +25,7 @@ pub(super) fn status(control: &Control) -> Answer {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         build: crate::BUILD.to_owned(),
         uptime_seconds: rounded(now.since(control.started.mono).as_secs_f64()),
-        circuit_breaker: CircuitBreaker::closed(),
+        circuit_breaker: circuit_breaker(control),
         cache: discovery.clone(),
         service_discovery_cache: discovery,
         health_cache: health_cache(control),
@@ -34,16 +36,55 @@ pub(super) fn status(control: &Control) -> Answer {
             path: control.store.path.clone(),
             healthy: control.store.is_healthy(),
             detail: control.store.detail(),
+            redis: redis(control, now),
         },
-        replicas: vec![ReplicaStatus {
-            replica_id: control.settings.replica_id.clone(),
-            zone: control.settings.zone.clone(),
-            local: true,
-        }],
+        replicas: replicas(control, now),
         snapshot: SnapshotStatus { generation: table.generation() },
         leases: leases(control, now),
     };
     json(StatusCode::OK, &status)
+}
+
+/// The breaker in front of Redis; a local store has none.
+fn circuit_breaker(control: &Control) -> CircuitBreaker {
+    let Some(redis) = control.store.redis() else { return CircuitBreaker::closed() };
+    CircuitBreaker {
+        open: redis.phase() != Phase::Closed,
+        failures: redis.failures(),
+        opened_at: redis.opened_wall_ms().map(epoch_s),
+        ..CircuitBreaker::closed()
+    }
+}
+
+fn redis(control: &Control, now: Moment) -> Option<RedisStatus> {
+    let redis = control.store.redis()?;
+    Some(RedisStatus {
+        address: redis.address(),
+        following: redis.is_following(),
+        pending: redis.outbox() as u64,
+        compared_seconds_ago: redis.reconciled().map(|at| rounded(now.since(at).as_secs_f64())),
+    })
+}
+
+/// This process first, then those that share its store.
+fn replicas(control: &Control, now: Moment) -> Vec<ReplicaStatus> {
+    let own = ReplicaStatus {
+        replica_id: control.settings.replica_id.clone(),
+        zone: control.settings.zone.clone(),
+        local: true,
+        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        seen_seconds_ago: 0.0,
+    };
+    let others = control.store.redis().map(|redis| redis.replicas()).unwrap_or_default();
+    let other = |replica: Replica| ReplicaStatus {
+        replica_id: replica.name,
+        zone: replica.zone,
+        local: false,
+        version: Some(replica.version),
+        seen_seconds_ago: rounded(now.since(replica.seen).as_secs_f64()),
+    };
+    let others = others.into_iter().filter(|replica| replica.id != control.settings.me);
+    std::iter::once(own).chain(others.map(other)).collect()
 }
 
 fn leases(control: &Control, now: Moment) -> LeaseStatus {
@@ -56,6 +97,7 @@ fn leases(control: &Control, now: Moment) -> LeaseStatus {
         silent: figures.silent as u64,
         held: figures.held as u64,
         on_grace: figures.on_grace as u64,
+        stale: figures.stale as u64,
     }
 }
 
