@@ -243,7 +243,7 @@ fn an_address_in_use_is_a_clear_error() {
 }
 
 #[test]
-fn configured_redis_is_a_warning_and_never_an_end() {
+fn a_redis_that_is_not_there_is_told_and_never_an_end() {
     let gateway = Gateway::builder().env("REDIS_HOST", "redis.invalid").env("REDIS_PORT", "tcp://10.0.0.1:6379").start();
     let upstream = Upstream::start(text("ok"));
     gateway.register("svc", &upstream);
@@ -251,10 +251,14 @@ fn configured_redis_is_a_warning_and_never_an_end() {
     let answer = gateway.api(get("/health")).expect(200);
     let health = answer.json();
     assert_eq!((&health["status"], &health["redis"]), (&json!("degraded"), &json!("unhealthy")), "{health}");
-    assert_eq!(gateway.status()["store"]["kind"], "embedded");
+    assert!(
+        health["components"]["redis"]["detail"].as_str().is_some_and(|detail| detail.contains("redis.invalid")),
+        "{health}"
+    );
+    assert_eq!(gateway.status()["store"]["kind"], "redis");
     let log = gateway.process.stderr();
-    let warnings = log.lines().filter(|line| line.contains("WARN") && line.contains("Redis")).count();
-    assert_eq!(warnings, 1, "{log}");
+    let errors = log.lines().filter(|line| line.contains("ERROR") && line.contains("Redis")).count();
+    assert_eq!(errors, 1, "{log}");
     gateway.api(get("/readyz")).expect(200);
 }
 
