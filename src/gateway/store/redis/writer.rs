@@ -228,8 +228,11 @@ impl Writer {
         let renewals = std::mem::take(&mut batch.renewals);
         let changes = std::mem::take(&mut batch.changes);
         let has_changes = !changes.is_empty();
-        let written = self.write(session, changes.into_iter().collect());
-        batch.answer(written.is_ok());
+        let mut changes: Vec<(Key, Change)> = changes.into_iter().collect();
+        // Whoever takes another's place is there before that one goes: a reader between the two finds both, not neither.
+        changes.sort_by_key(|(_, change)| matches!(change, Change::Gone(_)));
+        let written = self.write(session, changes);
+        batch.answer(written.as_ref().is_ok_and(|done| !done.has_foreign));
         if has_changes {
             self.shared.metrics.store_write_duration.observe(clock::mono().since(started).as_secs_f64());
         }
@@ -359,7 +362,7 @@ impl Writer {
             && let Some(mut batch) = self.outbox.take(Duration::ZERO)
         {
             let written = self.write(&mut session, std::mem::take(&mut batch.changes).into_iter().collect());
-            batch.answer(written.is_ok());
+            batch.answer(written.as_ref().is_ok_and(|done| !done.has_foreign));
             if written.is_err() {
                 break;
             }
@@ -382,6 +385,8 @@ struct Done {
     services: BTreeSet<ServiceName>,
     /// Instances of which the store knows better.
     outdone: BTreeSet<Key>,
+    /// Something could not be written, because its place is taken by something else.
+    has_foreign: bool,
 }
 
 impl Done {
@@ -389,7 +394,8 @@ impl Done {
         match answer {
             Answer::Done => drop(self.services.insert(key.0.clone())),
             Answer::Outdone => drop(self.outdone.insert(key.clone())),
-            Answer::Absent | Answer::Foreign => {}
+            Answer::Foreign => self.has_foreign = true,
+            Answer::Absent => {}
         }
     }
 }
