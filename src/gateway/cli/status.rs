@@ -43,6 +43,8 @@ const UNAVAILABLE: u16 = 503;
 const COLUMNS: [Column; 2] = [Column::word(""), Column::text("")];
 /// So many open breakers are named.
 const NAMED_MAX: usize = 5;
+/// A replica is worth a word when nothing was heard of it for so long.
+const SILENT_AFTER_S: f64 = 10.0;
 
 /// What is shown of `GET /health`. Other versions may have other fields.
 #[derive(Debug, Default, Deserialize)]
@@ -86,6 +88,15 @@ struct Instance {
 struct Store {
     kind: String,
     path: Option<String>,
+    redis: Option<Redis>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Redis {
+    address: Option<String>,
+    following: bool,
+    pending: u64,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -93,6 +104,7 @@ struct Store {
 struct Replica {
     replica_id: String,
     zone: Option<String>,
+    seen_seconds_ago: f64,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -133,21 +145,31 @@ fn table_rows(status: &Status) -> [Row; 5] {
     let instances = || status.services.iter().flat_map(|service| &service.instances);
     let healthy = instances().filter(|i| is_healthy(&i.status, &i.breaker)).count();
     let counts = format!("{}, with {} instances, {healthy} of them healthy", status.services.len(), instances().count());
-    let store = match &status.store.path {
-        Some(path) => format!("{} at {path}", status.store.kind),
-        None => status.store.kind.clone(),
-    };
-    let replica = |replica: &Replica| match &replica.zone {
-        Some(zone) => format!("{} in {zone}", replica.replica_id),
-        None => replica.replica_id.clone(),
+    let replica = |replica: &Replica| {
+        let zone = replica.zone.as_ref().map(|zone| format!(" in {zone}")).unwrap_or_default();
+        let is_silent = replica.seen_seconds_ago >= SILENT_AFTER_S;
+        let silent =
+            if is_silent { format!(" (silent for {})", age::compact(replica.seen_seconds_ago)) } else { String::new() };
+        format!("{}{zone}{silent}", replica.replica_id)
     };
     [
         row("services", Cell::plain(&counts)),
         row("breakers", breakers(&status.services)),
-        row("store", Cell::plain(&store)),
+        row("store", store(&status.store)),
         row("replicas", Cell::plain(&status.replicas.iter().map(replica).collect::<Vec<_>>().join(", "))),
         row("index", Cell::plain(&status.snapshot.generation.to_string())),
     ]
+}
+
+fn store(store: &Store) -> Cell {
+    let Some(redis) = &store.redis else {
+        let place = store.path.as_ref().map(|path| format!(" at {path}")).unwrap_or_default();
+        return Cell::plain(&format!("{}{place}", store.kind));
+    };
+    let place = redis.address.as_ref().map_or_else(|| ", away".to_owned(), |address| format!(" at {address}"));
+    let waiting = if redis.pending > 0 { format!(", {} changes wait for it", redis.pending) } else { String::new() };
+    let tone = if redis.following { Tone::Good } else { Tone::Bad };
+    Cell::toned(&format!("{}{place}{waiting}", store.kind), tone)
 }
 
 fn breakers(services: &[Service]) -> Cell {
@@ -202,6 +224,19 @@ mod tests {
                 "index     7",
             ]
         );
+    }
+
+    #[test]
+    fn the_store_that_is_shared_and_with_whom() {
+        let lines = |redis: &str| {
+            let replicas = r#"[{"replica_id":"r1"},{"replica_id":"r2","zone":"z","seen_seconds_ago":1.5},{"replica_id":"r3","seen_seconds_ago":25}]"#;
+            let status = format!(r#"{{"store":{{"kind":"redis","path":null,"redis":{redis}}},"replicas":{replicas}}}"#);
+            shown(true, "{}", Some(&status))[5..7].to_vec()
+        };
+        let there = lines(r#"{"address":"redis:6379","following":true,"pending":0,"compared_seconds_ago":3.5}"#);
+        assert_eq!(there, ["store     redis at redis:6379", "replicas  r1, r2 in z, r3 (silent for 25s)"]);
+        let away = lines(r#"{"address":null,"following":false,"pending":2,"compared_seconds_ago":null}"#);
+        assert_eq!(away[0], "store     redis, away, 2 changes wait for it");
     }
 
     #[test]
