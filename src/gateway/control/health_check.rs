@@ -100,15 +100,16 @@ pub(super) async fn check(control: &Control, name: &str) -> Answer {
         let cached = HealthCheck { cached: true, cache_layer: Some(CacheLayer::Local), ..verdict.clone() };
         return json(StatusCode::OK, &cached);
     }
-    cache.misses.fetch_add(1, Ordering::Relaxed);
     let shared = control.store.redis().map(|redis| redis.health());
     if let Some(layer) = shared
         && let Some(verdict) = layer.get(name).await.filter(|verdict| is_about(verdict, service))
     {
+        cache.hits.fetch_add(1, Ordering::Relaxed);
         control.metrics.health_hits.with_label_values(&["redis"]).inc();
         *last = Some((clock::mono(), verdict.clone()));
         return json(StatusCode::OK, &HealthCheck { cached: true, cache_layer: Some(CacheLayer::Redis), ..verdict });
     }
+    cache.misses.fetch_add(1, Ordering::Relaxed);
     control.metrics.health_misses.inc();
     let verdict = probe(control, service, &entry.breaker).await;
     *last = Some((clock::mono(), verdict.clone()));
