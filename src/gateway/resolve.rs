@@ -348,7 +348,7 @@ mod tests {
         resolver.names.lock().values_mut().for_each(|known| known.failures = 3);
         assert_eq!(resolver.take_due(4).len(), 2);
         resolver.want("good".into());
-        assert_eq!(resolver.take_due(2), ["good".into()]);
+        assert_eq!(resolver.take_due(2), [Arc::<str>::from("good")]);
     }
 
     #[test]

@@ -1,10 +1,11 @@
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Write as _};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
 use super::*;
-use crate::store::suite::{self, contents, delete, put};
+use crate::store::Store;
+use crate::store::suite;
 
 /// Set in the process that a test starts in order to kill it: the directory to write to.
 const VICTIM: &str = "VERTICE_TEST_STORE_VICTIM";
@@ -13,6 +14,56 @@ fn sound(dir: &Path) -> Box<dyn Store> {
     let opened = open(dir).unwrap();
     assert!(opened.moved_aside.is_none(), "{:?}", opened.moved_aside);
     opened.store
+}
+
+/// The keys and values below the store, which must be sound.
+fn values(dir: &Path) -> Embedded {
+    drop(sound(dir));
+    Embedded::open(dir).unwrap().0
+}
+
+fn sync(values: &mut Embedded) {
+    values.begin_sync().unwrap().unwrap()().unwrap();
+}
+
+/// A change that writes `value` under `key`.
+fn put(key: &str, value: &[u8]) -> Write {
+    Write { key: key.into(), value: Some(value.to_vec()) }
+}
+
+/// A change that deletes `key`.
+fn delete(key: &str) -> Write {
+    Write { key: key.into(), value: None }
+}
+
+/// Everything, by key.
+fn contents(values: &mut Embedded) -> BTreeMap<String, Vec<u8>> {
+    let entries = values.load().unwrap();
+    let count = entries.len();
+    let by_key: BTreeMap<_, _> = entries.into_iter().map(|(k, v)| (String::from_utf8(k).unwrap(), v)).collect();
+    assert_eq!(by_key.len(), count, "a key was returned twice");
+    by_key
+}
+
+#[test]
+fn the_last_value_of_a_key_is_kept_whatever_its_bytes() {
+    let root = tempfile::tempdir().unwrap();
+    let mut store = values(root.path());
+    let all: Vec<u8> = (0..=255).collect();
+    let change = |key: &[u8], value: &[u8]| Write { key: key.to_vec(), value: Some(value.to_vec()) };
+    store.write(&[put("a", b"1"), put("b", b"1"), put("c", b"1")]).unwrap();
+    store
+        .write(&[put("a", b"longer than before"), delete("never there"), put("b", b"2"), delete("b"), put("c", b"3")])
+        .unwrap();
+    store.write(&[change(&all, b""), change(b"", &all), change(b"\0", b"\0")]).unwrap();
+    store.write(&[]).unwrap();
+    let mut kept = store.load().unwrap();
+    kept.sort();
+    let text = |key: &str, value: &[u8]| (key.into(), value.to_vec());
+    let expected =
+        [(vec![], all.clone()), (vec![0], vec![0]), (all, vec![]), text("a", b"longer than before"), text("c", b"3")];
+    assert_eq!(kept, expected);
+    assert_eq!((store.get(b"c").unwrap(), store.get(b"b").unwrap()), (Some(b"3".to_vec()), None));
 }
 
 #[test]
@@ -34,7 +85,7 @@ fn behaves_as_a_durable_store() {
 #[test]
 fn opening_hands_over_what_was_kept() {
     let root = tempfile::tempdir().unwrap();
-    sound(root.path()).write(&[put("a", b"1")]).unwrap();
+    values(root.path()).write(&[put("a", b"1")]).unwrap();
     let opened = open(root.path()).unwrap();
     assert_eq!(opened.records, [(b"a".to_vec(), b"1".to_vec())]);
 }
@@ -50,7 +101,7 @@ fn every_acknowledged_write_survives_kill_9() {
     let mut acknowledged = Vec::new();
     for round in 1..=3 {
         acknowledged.extend(acknowledged_by_a_victim(root.path()));
-        let kept = contents(&mut *sound(root.path()));
+        let kept = contents(&mut values(root.path()));
         assert!(acknowledged.len() >= 300 * round);
         for key in &acknowledged {
             assert!(kept.contains_key(key), "{key} was acknowledged and is gone");
@@ -60,7 +111,7 @@ fn every_acknowledged_write_survives_kill_9() {
 }
 
 fn write_until_killed(dir: &Path) {
-    let mut store = sound(dir);
+    let mut store = values(dir);
     for n in 0.. {
         let key = format!("{}-{n}", std::process::id());
         store.write(&[put(&key, b"value"), put("deleted", b"")]).unwrap();
@@ -68,7 +119,7 @@ fn write_until_killed(dir: &Path) {
         // Past the capture of the test harness, and not at all once the parent is gone.
         writeln!(io::stdout(), "\nacknowledged {key}").unwrap();
         if n % 100 == 99 {
-            store.sync().unwrap();
+            sync(&mut store);
         }
     }
 }
@@ -99,13 +150,13 @@ fn acknowledged_by_a_victim(dir: &Path) -> Vec<String> {
 #[test]
 fn a_store_held_by_another_is_locked_and_left_alone() {
     let root = tempfile::tempdir().unwrap();
-    let mut holder = sound(root.path());
+    let mut holder = values(root.path());
     holder.write(&[put("a", b"1")]).unwrap();
     let refused = open(root.path()).err().unwrap();
     assert!(matches!(refused, StoreError::Locked { .. }), "{refused}");
     holder.write(&[put("b", b"2")]).unwrap();
     drop(holder);
-    assert_eq!(contents(&mut *sound(root.path())).len(), 2);
+    assert_eq!(contents(&mut values(root.path())).len(), 2);
 }
 
 #[test]
@@ -123,7 +174,7 @@ fn a_path_that_cannot_hold_a_store_is_unwritable() {
 #[test]
 fn a_newer_format_is_not_touched() {
     let root = tempfile::tempdir().unwrap();
-    sound(root.path()).write(&[put("a", b"1")]).unwrap();
+    values(root.path()).write(&[put("a", b"1")]).unwrap();
     let database = Connection::open(root.path().join(DATABASE)).unwrap();
     database.execute_batch("PRAGMA user_version = 2").unwrap();
     drop(database);
@@ -146,22 +197,22 @@ fn a_full_disk_fails_the_write_and_the_next_one_works_when_there_is_space() {
     let refused = store.write(&[put("small", b"2"), large.clone()]).unwrap_err();
     assert!(matches!(refused, StoreError::Unwritable { .. }), "{refused}");
     assert_eq!(contents(&mut store).len(), 1, "half a batch was kept");
-    store.sync().unwrap();
+    sync(&mut store);
     limit(&store, u32::MAX - 1);
     store.write(&[large]).unwrap();
     drop(store);
-    assert_eq!(contents(&mut *sound(root.path())).len(), 2);
+    assert_eq!(contents(&mut values(root.path())).len(), 2);
 }
 
 #[test]
 fn the_files_stay_small_however_often_a_key_is_overwritten() {
     let root = tempfile::tempdir().unwrap();
-    let mut store = sound(root.path());
+    let mut store = values(root.path());
     for n in 0..20_000_u32 {
         let key = format!("key {}", n % 100);
         store.write(&[put(&key, &[n as u8; 300])]).unwrap();
         if n % 500 == 0 {
-            store.sync().unwrap();
+            sync(&mut store);
         }
     }
     let files = fs::read_dir(root.path()).unwrap();
@@ -181,7 +232,7 @@ fn files_of_a_killed_store() -> BTreeMap<&'static str, Vec<u8>> {
             store.fold_log().unwrap();
         }
     }
-    store.sync().unwrap();
+    sync(&mut store);
     let read = |name| (name, fs::read(root.path().join(name)).unwrap());
     [DATABASE, LOG, SYNCED].map(read).into()
 }
@@ -210,7 +261,7 @@ fn lost_and_said_so(files: &BTreeMap<&'static str, Vec<u8>>, what: &str) -> bool
         return false;
     };
     assert!(opened.records.is_empty());
-    opened.store.write(&[put("new", b"1")]).unwrap();
+    suite::write(&mut *opened.store, [suite::there("new", 1)]);
     for (name, bytes) in files {
         let kept = fs::read(aside.path.join(name)).unwrap();
         assert!(kept == *bytes, "{what}: {name} was changed, {}", aside.cause);
@@ -218,7 +269,7 @@ fn lost_and_said_so(files: &BTreeMap<&'static str, Vec<u8>>, what: &str) -> bool
     true
 }
 
-fn records_of_a_killed_store() -> Vec<Record> {
+fn records_of_a_killed_store() -> Vec<Entry> {
     let mut records: Vec<_> = (0..RECORDS).map(|n| (format!("key {n:03}").into_bytes(), vec![n as u8; 300])).collect();
     records.sort();
     records

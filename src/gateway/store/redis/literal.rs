@@ -272,7 +272,7 @@ mod tests {
         #[test]
         fn what_either_writes_comes_back(entries in proptest::collection::btree_map(any::<String>(), any::<String>(), 0..8)) {
             let json = serde_json::to_string(&entries).unwrap();
-            prop_assert_eq!(dictionary(&json).as_ref(), Some(&entries));
+            prop_assert_eq!(dictionary(&json), Some(entries.clone()), "{}", json);
             let shown: Vec<String> = entries.iter().map(|(key, value)| format!("{}: {}", python(key), python(value))).collect();
             let shown = format!("{{{}}}", shown.join(", "));
             prop_assert_eq!(dictionary(&shown), Some(entries), "{}", shown);

@@ -1,1 +1,3 @@
-
+mod replicas;
+mod scripts;
+mod server;

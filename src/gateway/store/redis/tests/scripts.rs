@@ -1,0 +1,312 @@
+//! What Redis does with what two replicas write, and with what is not ours.
+
+use super::server::Server;
+use crate::registrar::outbox::{Change, Key};
+use crate::store::redis::predecessor;
+use crate::store::redis::record::{self, Kept};
+use crate::store::redis::shelf::{Answer, Description, Shelf};
+use crate::store::suite::{self, gone, there};
+use crate::store::{Store, StoreError, SyncJob};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use vertice_core::name::ServiceName;
+use vertice_core::record::{Gone, ReplicaId, Standing, Stored, Why};
+use vertice_core::table::Facts;
+
+/// Redis as a store like the others.
+struct Shared(Shelf);
+
+impl Store for Shared {
+    fn write(&mut self, changes: &BTreeMap<Key, Change>) -> Result<Vec<Key>, StoreError> {
+        let changes: Vec<(Key, Change)> = changes.iter().map(|(key, change)| (key.clone(), change.clone())).collect();
+        let (mut rest, mut beaten) = (changes.as_slice(), Vec::new());
+        while !rest.is_empty() {
+            let answers = self.0.write_some(rest)?;
+            beaten.extend(
+                answers.iter().zip(rest).filter(|(answer, _)| **answer != Answer::Done).map(|(_, (key, _))| key.clone()),
+            );
+            rest = &rest[answers.len()..];
+        }
+        Ok(beaten)
+    }
+
+    fn begin_sync(&mut self) -> Result<Option<SyncJob>, StoreError> {
+        Ok(None)
+    }
+
+    fn load(&mut self) -> Result<Vec<Facts>, StoreError> {
+        let names: Vec<ServiceName> = self.0.names("vx:names")?.into_iter().collect();
+        let mut all = Vec::new();
+        for names in names.chunks(50) {
+            for (service, index) in names.iter().zip(self.0.indexes(names)?) {
+                let ids: Vec<Key> = index.unwrap().standings.into_iter().map(|(id, _)| (service.clone(), id)).collect();
+                for ids in ids.chunks(50) {
+                    all.extend(self.0.fetch(ids)?.into_iter().flatten());
+                }
+            }
+        }
+        let facts = |kept| match kept {
+            Kept::Record(record) => Some(Facts::clone(&record.facts)),
+            Kept::Gone(_) => None,
+        };
+        Ok(all.into_iter().filter_map(facts).collect())
+    }
+
+    fn is_durable(&self) -> bool {
+        true
+    }
+
+    fn kind(&self) -> &'static str {
+        "redis"
+    }
+}
+
+#[test]
+fn behaves_as_a_store() {
+    let server = Server::start();
+    suite::run(|| {
+        let _: () = server.run(&["FLUSHALL"]);
+        Box::new(Shared(server.shelf(5)))
+    });
+}
+
+#[test]
+fn behaves_as_a_durable_store() {
+    let server = Server::start();
+    suite::run_durable(|| Box::new(Shared(server.shelf(5))));
+}
+
+fn one(shelf: &mut Shelf, change: Change) -> Answer {
+    shelf.write_some(&[(change.key(), change)]).unwrap()[0]
+}
+
+fn lapsed(id: &str, version_no: u64, by: u64) -> Change {
+    let Change::Gone(gone) = gone(id, version_no) else { unreachable!() };
+    Change::Gone(Gone { why: Why::Lapsed, by: ReplicaId::of(by), ..gone })
+}
+
+fn key(id: &str) -> Key {
+    there(id, 1).key()
+}
+
+/// Moves the end of a lease, as somebody who holds it would.
+fn renew_until(server: &Server, id: &str, holder: u64, from_now_ms: i64) {
+    let (seconds, _): (i64, i64) = server.run(&["TIME"]);
+    let until = (seconds * 1000 + from_now_ms).to_string();
+    let key = record::record_key(&key(id).0, &key(id).1);
+    let _: i64 = server.run(&["HSET", &key, "until", &until, "holder", &record::hex(ReplicaId::of(holder))]);
+}
+
+#[test]
+fn a_lapse_by_one_replica_never_kills_what_another_one_renewed() {
+    let server = Server::start();
+    let (mut a, mut b) = (server.shelf(5), server.shelf(6));
+    assert_eq!(one(&mut a, there("x", 10)), Answer::Done);
+    renew_until(&server, "x", 5, 60_000);
+    assert_eq!(one(&mut b, lapsed("x", 10, 6)), Answer::Outdone, "alive");
+    assert_eq!(one(&mut a, lapsed("x", 10, 5)), Answer::Done, "its holder decides");
+    assert_eq!(one(&mut a, there("x", 10)), Answer::Outdone, "the same version does not come back");
+    assert_eq!(one(&mut b, there("x", 11)), Answer::Done, "a newer one does");
+    renew_until(&server, "x", 5, -1_000);
+    assert_eq!(one(&mut b, lapsed("x", 11, 6)), Answer::Done, "its lease is over for everybody");
+}
+
+#[test]
+fn every_write_is_one_event_with_the_next_number_and_what_changes_nothing_is_none() {
+    let server = Server::start();
+    let mut a = server.shelf(5);
+    let changes = [there("x", 10), there("x", 10), there("x", 9), gone("x", 12), gone("x", 12), there("x", 11), there("x", 13)];
+    let answers: Vec<Answer> = changes.into_iter().map(|change| one(&mut a, change)).collect();
+    let (done, outdone) = (Answer::Done, Answer::Outdone);
+    assert_eq!(answers, [done, done, outdone, done, done, outdone, done]);
+    let events: Vec<(String, BTreeMap<String, String>)> = server.run(&["XRANGE", "vx:events", "-", "+"]);
+    let numbers: Vec<&str> = events.iter().map(|(_, fields)| fields["n"].as_str()).collect();
+    assert_eq!(numbers, ["1", "2", "3"]);
+    assert_eq!(a.note().unwrap().seq, 3);
+    let put = record::Event::put(ReplicaId::of(5), &events[2].1["put"], Duration::ZERO, u64::MAX).unwrap();
+    assert!(matches!(put.kept, Kept::Record(record) if *record.facts == suite::facts("service-a", "x", 13)));
+    let grave = record::Event::gone(ReplicaId::of(5), &events[1].1["gone"], Duration::ZERO, u64::MAX).unwrap();
+    assert!(matches!(grave.kept, Kept::Gone(gone) if gone.version_no == 12 && gone.kept == Duration::from_secs(120)));
+}
+
+#[test]
+fn a_renewal_finds_what_the_store_lacks_or_knows_better() {
+    let server = Server::start();
+    let mut a = server.shelf(5);
+    one(&mut a, there("same", 10));
+    one(&mut a, there("newer", 11));
+    one(&mut a, gone("gone", 10));
+    let stored = |id: &str| {
+        let Change::Put(stored) = there(id, 10) else { unreachable!() };
+        (key(id), stored)
+    };
+    let _: i64 = server.run(&["SADD", "services:service-a:i:foreign", "x"]);
+    let renewals: Vec<(Key, Stored)> = ["same", "newer", "gone", "absent", "foreign"].map(stored).into();
+    let answers = a.renew(&renewals).unwrap();
+    assert_eq!(answers, [Answer::Done, Answer::Outdone, Answer::Outdone, Answer::Absent, Answer::Foreign]);
+    let told: Vec<(String, BTreeMap<String, String>)> = server.run(&["XRANGE", "vx:renewals", "-", "+"]);
+    assert_eq!(told.len(), 1);
+    let renewals = record::read_renewals(&told[0].1["r"], Duration::ZERO, u64::MAX).unwrap();
+    assert_eq!(renewals.len(), 1, "only of what was renewed: {told:?}");
+    assert_eq!(renewals[0].as_ref().unwrap().id.as_str(), "same");
+}
+
+#[test]
+fn scripts_are_loaded_again_when_redis_has_forgotten_them() {
+    let server = Server::start();
+    let mut a = server.shelf(5);
+    assert_eq!(one(&mut a, there("x", 1)), Answer::Done);
+    let _: () = server.run(&["SCRIPT", "FLUSH"]);
+    assert_eq!(one(&mut a, there("x", 2)), Answer::Done);
+}
+
+#[test]
+fn indexes_and_time_are_read_back() {
+    let server = Server::start();
+    let mut a = server.shelf(5);
+    one(&mut a, there("x", 10));
+    one(&mut a, gone("y", 11));
+    let service = key("x").0;
+    let entry = format!("g{}:1", record::version(3));
+    let _: i64 = server.run(&["HSET", "vx:i:service-a", "ended", &entry, "future", &format!("r{}", u64::MAX), "odd", "z"]);
+    let mut index = a.indexes(std::slice::from_ref(&service)).unwrap().remove(0).unwrap();
+    index.standings.sort_by_key(|(id, _)| id.to_string());
+    assert_eq!(index.standings, [(key("x").1, Standing::Record(10)), (key("y").1, Standing::Gone(11))]);
+    assert_eq!(index.stale, [("ended".to_owned(), entry)]);
+    a.tidy(&service, &index.stale).unwrap();
+    assert_eq!(server.field("vx:i:service-a", "ended"), None);
+    assert!(server.field("vx:i:service-a", "odd").is_some(), "what is not understood is left alone");
+    let pulse = a.beat(Some(&description())).unwrap();
+    assert_eq!(pulse.replicas.iter().map(|replica| replica.name.as_str()).collect::<Vec<_>>(), ["a"]);
+    let again = server.shelf(6).beat(Some(&description())).unwrap();
+    assert_eq!((again.replicas.len(), &again.epoch), (2, &pulse.epoch));
+    assert_eq!(server.shelf(6).beat(None).unwrap().replicas.len(), 1, "it took its leave");
+    let _: () = server.run(&["FLUSHALL"]);
+    assert_ne!(a.beat(Some(&description())).unwrap().epoch, pulse.epoch);
+}
+
+fn description() -> Description {
+    Description { replica_id: "a".to_owned(), zone: None, version: "1" }
+}
+
+#[test]
+fn foreign_and_damaged_keys_are_skipped_told_and_left_alone() {
+    let server = Server::start();
+    let mut a = server.shelf(5);
+    for id in ["type", "text", "format", "version", "ahead", "large", "fields", "other", "empty"] {
+        one(&mut a, there(id, 10));
+    }
+    let path = |id: &str| record::record_key(&key(id).0, &key(id).1);
+    let json = server.field(&path("type"), "record").unwrap();
+    let version = record::version(10);
+    let _: i64 = server.run(&["DEL", &path("type"), &path("empty")]);
+    let _: i64 = server.run(&["LPUSH", &path("type"), "x"]);
+    let _: i64 = server.run(&["HSET", &path("text"), "record", "not JSON"]);
+    let _: i64 = server.run(&["HSET", &path("format"), "record", &json.replace("\"format\":1", "\"format\":99")]);
+    let _: i64 = server.run(&["HSET", &path("version"), "v", "ten"]);
+    let _: i64 = server.run(&["HSET", &path("ahead"), "v", &u64::MAX.to_string()]);
+    let _: i64 = server.run(&["HSET", &path("large"), "record", &"x".repeat(300 * 1024)]);
+    for n in 0..70 {
+        let _: i64 = server.run(&["HSET", &path("fields"), &format!("f{n}"), "x"]);
+    }
+    let _: i64 = server.run(&["HSET", &path("other"), "record", &json.replace("\"type\"", "\"else\"")]);
+    let _: i64 = server.run(&["HSET", &path("empty"), "v", &version]);
+    let ids = ["type", "text", "format", "version", "ahead", "large", "fields", "other", "empty"];
+    for _ in 0..2 {
+        let found = a.fetch(&ids.map(key)).unwrap();
+        assert!(found.iter().all(Option::is_none), "{found:?}");
+    }
+    assert_eq!(one(&mut a, there("type", 11)), Answer::Foreign);
+    assert_eq!(server.run::<String>(&["TYPE", &path("type")]), "list");
+    assert_eq!(server.field(&path("text"), "record").as_deref(), Some("not JSON"));
+    let skipped = |reason| server.metrics.store_skipped.with_label_values(&[reason]).get();
+    assert_eq!((skipped("format"), skipped("future"), skipped("large"), skipped("foreign")), (2, 2, 4, 3));
+    assert_eq!(skipped("damaged"), 8);
+    // Everything that all writes share may be foreign, too.
+    for key in ["vx:events", "vx:seq", "vx:names", "vx:i:service-a", "services:index", "vx:mirrors"] {
+        let _: () = server.run(&["FLUSHALL"]);
+        let _: i64 = server.run(&["PFADD", key, "x"]);
+        let _: i64 = server.run(&["DEL", key]);
+        let _: i64 = server.run(&["ZADD", key, "1", "x"]);
+        let answer = one(&mut a, there("x", 1));
+        assert!(matches!(answer, Answer::Foreign | Answer::Done), "{key}: {answer:?}");
+        assert_eq!(server.run::<String>(&["TYPE", key]), "zset");
+        assert!(a.names(key).unwrap().is_empty());
+        a.indexes(&[crate::store::suite::facts("service-a", "x", 1).service]).unwrap();
+    }
+    let _: () = server.run(&["FLUSHALL"]);
+    let _: () = server.run(&["SET", "vx:seq", "many"]);
+    assert_eq!(one(&mut a, there("x", 1)), Answer::Foreign);
+    assert_eq!(server.run::<String>(&["GET", "vx:seq"]), "many");
+}
+
+fn flat(endpoint: &str) -> [String; 5] {
+    [endpoint, "/health", "{}", "1700000000.000", "1700000001.000"].map(str::to_owned)
+}
+
+#[test]
+fn the_predecessor_is_shown_the_best_instance_and_its_own_record_is_left_alone() {
+    let server = Server::start();
+    let mut a = server.shelf(5);
+    let service = key("x").0;
+    let left = Duration::from_secs(60);
+    let endpoint = suite::facts("service-a", "x", 1).endpoint.to_string();
+    one(&mut a, there("x", 1));
+    a.mirror(&[(service.clone(), flat(&endpoint), left)]).unwrap();
+    let mut fields: Vec<String> = server.run(&["HKEYS", "services:service-a"]);
+    fields.sort();
+    assert_eq!(fields, ["endpoint", "health_endpoint", "last_heartbeat", "metadata", "registered_at"]);
+    assert!(server.run::<bool>(&["SISMEMBER", "services:index", "service-a"]));
+    assert!((1..=60_000).contains(&server.run::<i64>(&["PTTL", "services:service-a"])));
+    a.mirror(&[(service.clone(), flat("http://other:1"), left)]).unwrap();
+    assert_eq!(server.field("services:service-a", "endpoint").as_deref(), Some("http://other:1"), "ours may change");
+    // The predecessor registers.
+    let _: i64 = server.run(&["HSET", "services:service-a", "endpoint", "http://theirs:1", "metadata", "{'a': 1}"]);
+    a.mirror(&[(service.clone(), flat(&endpoint), left)]).unwrap();
+    assert_eq!(server.field("services:service-a", "endpoint").as_deref(), Some("http://theirs:1"));
+    let shown = a.flats(std::slice::from_ref(&service)).unwrap().remove(0).unwrap();
+    assert_eq!((shown.id().unwrap().as_str(), shown.metadata["a"].as_str()), ("theirs:1", "1"));
+    let theirs = (service.clone(), shown.id().unwrap());
+    let found = a.fetch(&[theirs]).unwrap().remove(0);
+    assert!(matches!(found, Some(Kept::Record(record)) if record.holder == ReplicaId::PREDECESSOR));
+    // What it shows goes only with the instance that it shows.
+    one(&mut a, gone("x", 5));
+    assert_eq!(server.field("services:service-a", "endpoint").as_deref(), Some("http://theirs:1"));
+    let _: i64 = server.run(&["DEL", "services:service-a", "vx:mirrors"]);
+    one(&mut a, there("x", 6));
+    a.mirror(&[(service.clone(), flat(&endpoint), left)]).unwrap();
+    one(&mut a, gone("x", 7));
+    assert!(!server.run::<bool>(&["EXISTS", "services:service-a"]));
+    assert!(!server.run::<bool>(&["SISMEMBER", "services:index", "service-a"]));
+    assert_eq!(predecessor::FIELDS.len(), 5);
+}
+
+#[test]
+fn what_the_server_refuses_has_a_word() {
+    let server = Server::start();
+    let mut a = server.shelf(5);
+    let failure = |shelf: &mut Shelf| {
+        let change = there("x", 1);
+        shelf.write_some(&[(change.key(), change)]).unwrap_err().word
+    };
+    let _: () = server.run(&["CONFIG", "SET", "maxmemory", "1"]);
+    assert_eq!(failure(&mut a), "oom");
+    let _: () = server.run(&["CONFIG", "SET", "maxmemory", "0"]);
+    let _: () = server.run(&["REPLICAOF", "127.0.0.1", "1"]);
+    assert_eq!(failure(&mut a), "readonly");
+    assert_eq!(a.link.check_role().unwrap_err().word, "readonly");
+    let refused = crate::store::redis::connect::Dialler::new(&server.settings(5).redis).unwrap().dial(|| true).unwrap_err();
+    assert_eq!(refused.word, "readonly", "{refused}");
+    let _: () = server.run(&["REPLICAOF", "NO", "ONE"]);
+    let _: () = server.run(&["CONFIG", "SET", "requirepass", "geheim"]);
+    let refused = crate::store::redis::connect::Dialler::new(&server.settings(5).redis).unwrap().dial(|| true).unwrap_err();
+    assert_eq!(refused.word, "auth", "{refused}");
+    let mut settings = server.settings(5);
+    settings.redis.password = Some(crate::config::Secret::new("wrong-geheim"));
+    let refused = crate::store::redis::connect::Dialler::new(&settings.redis).unwrap().dial(|| true).unwrap_err();
+    assert!(refused.word == "auth" && !refused.text.contains("geheim"), "{refused}");
+    settings.redis.password = Some(crate::config::Secret::new("geheim"));
+    assert!(crate::store::redis::connect::Dialler::new(&settings.redis).unwrap().dial(|| true).is_ok());
+    let _ = Arc::strong_count(&server.metrics);
+}

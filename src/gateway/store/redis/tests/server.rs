@@ -1,0 +1,151 @@
+//! A Redis server of one's own.
+
+use crate::config::{RedisSettings, Secret};
+use crate::store::redis::Settings;
+use crate::store::redis::connect::Dialler;
+use crate::store::redis::shelf::Shelf;
+use crate::store::redis::skipped::Skipped;
+use crate::telemetry::metrics::Metrics;
+use redis::{Commands, FromRedisValue};
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+use vertice_core::record::ReplicaId;
+
+/// Ends with the test.
+pub(super) struct Server {
+    process: Child,
+    port: u16,
+    dir: tempfile::TempDir,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Server {
+    pub(super) fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // Somebody else may take a free port before the server does: then another one is tried.
+        for _ in 0..20 {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let mut server =
+                Self { process: spawn(port, dir.path()), port, dir: tempfile::tempdir().unwrap(), metrics: metrics() };
+            for _ in 0..500 {
+                if server.try_connection().is_some() {
+                    server.dir = dir;
+                    return server;
+                }
+                if server.process.try_wait().unwrap().is_some() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        panic!("redis-server does not start");
+    }
+
+    /// As a crash would.
+    pub(super) fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// On the same port, without what it held.
+    pub(super) fn restart(&mut self) {
+        self.process = spawn(self.port, self.dir.path());
+        while self.try_connection().is_none() {
+            assert!(self.process.try_wait().unwrap().is_none(), "the port was taken");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub(super) fn settings(&self, number: u64) -> Settings {
+        Settings {
+            redis: RedisSettings {
+                url: None,
+                host: Some("127.0.0.1".to_owned()),
+                port: self.port,
+                password: None::<Secret>,
+                sentinels: Vec::new(),
+                master: "mymaster".to_owned(),
+                username: None,
+                sentinel_password: None,
+                ca_file: None,
+                timeout: Duration::from_millis(250),
+                reconcile: Duration::from_secs(30),
+            },
+            me: ReplicaId::of(number),
+            replica_id: format!("replica-{number}"),
+            zone: None,
+            lease_ttl: Duration::from_secs(60),
+        }
+    }
+
+    pub(super) fn shelf(&self, number: u64) -> Shelf {
+        let settings = self.settings(number);
+        let mut dialler = Dialler::new(&settings.redis).unwrap();
+        // A busy machine may need more than one attempt.
+        let link = (0..20).find_map(|_| dialler.dial(|| true).ok()).unwrap();
+        let skipped = Arc::new(Skipped::new(self.metrics.clone()));
+        Shelf { link, me: settings.me, lease_ttl: settings.lease_ttl, metrics: self.metrics.clone(), skipped }
+    }
+
+    pub(super) fn connection(&self) -> redis::Connection {
+        self.try_connection().unwrap()
+    }
+
+    fn try_connection(&self) -> Option<redis::Connection> {
+        let mut connection =
+            redis::Client::open(("127.0.0.1", self.port)).unwrap().get_connection_with_timeout(Duration::from_secs(5)).ok()?;
+        let pong: String = redis::cmd("PING").query(&mut connection).ok()?;
+        (pong == "PONG").then_some(connection)
+    }
+
+    /// Runs a command.
+    pub(super) fn run<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut command = redis::cmd(words[0]);
+        words[1..].iter().for_each(|word| {
+            command.arg(*word);
+        });
+        command.query(&mut self.connection()).unwrap()
+    }
+
+    pub(super) fn field(&self, key: &str, field: &str) -> Option<String> {
+        self.connection().hget(key, field).unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+pub(super) fn metrics() -> Arc<Metrics> {
+    Arc::new(Metrics::new().unwrap())
+}
+
+fn spawn(port: u16, dir: &std::path::Path) -> Child {
+    let words = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"];
+    Command::new("redis-server")
+        .args(words)
+        .arg(port.to_string())
+        .arg("--dir")
+        .arg(dir)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("redis-server is needed for these tests")
+}
+
+/// Waits until something is so.
+pub(super) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..3_000 {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("never: {what}");
+}
