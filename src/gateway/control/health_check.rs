@@ -1,7 +1,8 @@
 //! `GET /gateway/health-check/{service}`: is a service well, without asking it every time.
 //!
-//! Layer 1 is this process's memory, layer 2 what other replicas found out, if the store is shared. Concurrent misses share one probe: they queue at the entry's lock, and whoever gets it
-//! looks again before probing. A service whose probes fail is not probed again while its breaker is open.
+//! Layer 1 is this process's memory, layer 2 what other replicas found out, if the store is shared. Concurrent misses share one
+//! probe: they queue at the entry's lock, and whoever gets it looks again before probing. A service whose probes fail is not
+//! probed again while its breaker is open.
 
 use super::error::Error;
 use super::{Answer, Control, epoch_s, json, rounded};
