@@ -231,7 +231,7 @@ mod tests {
         let lines = |redis: &str| {
             let replicas = r#"[{"replica_id":"r1"},{"replica_id":"r2","zone":"z","seen_seconds_ago":1.5},{"replica_id":"r3","seen_seconds_ago":25}]"#;
             let status = format!(r#"{{"store":{{"kind":"redis","path":null,"redis":{redis}}},"replicas":{replicas}}}"#);
-            shown(true, "{}", Some(&status))[5..7].to_vec()
+            shown(true, "{}", Some(&status))[6..8].to_vec()
         };
         let there = lines(r#"{"address":"redis:6379","following":true,"pending":0,"compared_seconds_ago":3.5}"#);
         assert_eq!(there, ["store     redis at redis:6379", "replicas  r1, r2 in z, r3 (silent for 25s)"]);

@@ -71,6 +71,8 @@ impl Work {
 pub struct Batch {
     /// The last write of each instance.
     pub changes: BTreeMap<Key, Change>,
+    /// When the first of them came.
+    pub since: Option<Moment>,
     /// Instances that were renewed.
     pub renewals: BTreeMap<Key, Stored>,
     /// Instances to be read.
@@ -130,6 +132,9 @@ impl Outbox {
             return;
         }
         let mut slot = self.slot.lock();
+        if !work.changes.is_empty() {
+            slot.batch.since.get_or_insert_with(clock::mono);
+        }
         for change in work.changes {
             let key = change.key();
             // What is written says how the lease is, too.
@@ -174,6 +179,7 @@ impl Outbox {
     /// Puts changes and renewals back that could not be stored, unless newer ones have come.
     pub fn put_back(&self, batch: Batch) {
         let mut slot = self.slot.lock();
+        slot.batch.since = batch.since.or(slot.batch.since);
         for (key, change) in batch.changes {
             slot.batch.renewals.remove(&key);
             slot.batch.changes.entry(key).or_insert(change);
@@ -204,9 +210,9 @@ impl Outbox {
                 _ => BTreeMap::new(),
             };
             if slot.is_due() || !renewals.is_empty() {
-                let Batch { changes, fetches, waiting, .. } = &mut slot.batch;
-                let (changes, fetches, waiting) = (std::mem::take(changes), std::mem::take(fetches), std::mem::take(waiting));
-                return Some(Batch { changes, renewals, fetches, waiting });
+                let waiting_renewals = std::mem::take(&mut slot.batch.renewals);
+                let batch = std::mem::replace(&mut slot.batch, Batch { renewals: waiting_renewals, ..Batch::default() });
+                return Some(Batch { renewals, ..batch });
             }
             let left = until.since(now);
             if left.is_zero() {

@@ -11,8 +11,7 @@ use redis::Value;
 use std::time::Duration;
 use vertice_core::command::Command;
 use vertice_core::follow::{Follower, Step};
-use vertice_core::record::{ReplicaId, Why};
-use vertice_core::version::micros_of;
+use vertice_core::record::ReplicaId;
 
 /// How long one waits for news before looking at everything else.
 const BLOCK: Duration = Duration::from_millis(250);
@@ -114,7 +113,7 @@ impl Reader {
         match self.read_event(entry) {
             Ok(event) if event.by == self.shared.settings.me => self.count("own"),
             Ok(event) => {
-                self.observe(&event);
+                self.observe(entry);
                 self.count("applied");
                 self.shared.deliver(match event.kept {
                     Kept::Record(record) => Command::Merge(Box::new(record)),
@@ -170,16 +169,10 @@ impl Reader {
     }
 
     /// From the change on the other replica until it is handed to the registry here, by the store's clock.
-    fn observe(&self, event: &Event) {
-        let version_no = match &event.kept {
-            Kept::Record(record) => record.facts.version_no,
-            Kept::Gone(gone) if gone.why == Why::Removed => gone.version_no,
-            // Its version is that of the lease that lapsed.
-            Kept::Gone(_) => return,
-        };
-        if let Some(now) = self.shared.state.store_micros(clock::mono()) {
-            let took = Duration::from_micros(now.saturating_sub(micros_of(version_no)));
-            self.shared.metrics.propagation_replica.observe(took.as_secs_f64());
+    fn observe(&self, entry: &Entry<'_>) {
+        let decided = entry.field("at").and_then(number::<u64>).filter(|at| *at > 0);
+        if let (Some(at), Some(now)) = (decided, self.shared.state.store_micros(clock::mono())) {
+            self.shared.metrics.propagation_replica.observe(Duration::from_micros(now.saturating_sub(at)).as_secs_f64());
         }
     }
 

@@ -118,12 +118,13 @@ pub(super) struct Shelf {
 }
 
 impl Shelf {
-    /// Writes the first of `changes`, as many as go in one pipeline; an answer for each that was written.
-    pub(super) fn write_some(&mut self, changes: &[(Key, Change)]) -> Result<Vec<Answer>, Failure> {
+    /// Writes the first of `changes`, as many as go in one pipeline; an answer for each that was written. They were decided at
+    /// `at`, in microseconds on the store's clock.
+    pub(super) fn write_some(&mut self, changes: &[(Key, Change)], at: u64) -> Result<Vec<Answer>, Failure> {
         let now = clock::mono();
         let (mut calls, mut bytes) = (Vec::new(), 0);
         for (_, change) in changes.iter().take(PIPELINE_MAX) {
-            let (call, size) = self.write_call(change, now);
+            let (call, size) = self.write_call(change, now, at);
             calls.push(call);
             bytes += size;
             if bytes >= PIPELINE_BYTES {
@@ -134,14 +135,14 @@ impl Shelf {
         results.into_iter().zip(changes).map(|(result, (key, _))| self.answer(key, result)).collect()
     }
 
-    fn write_call(&self, change: &Change, now: Moment) -> (Cmd, usize) {
+    fn write_call(&self, change: &Change, now: Moment, at: u64) -> (Cmd, usize) {
         match change {
-            Change::Put(stored) => self.put(stored, now),
-            Change::Gone(gone) => (self.gone(gone), 512),
+            Change::Put(stored) => self.put(stored, now, at),
+            Change::Gone(gone) => (self.gone(gone, at), 512),
         }
     }
 
-    fn put(&self, stored: &Stored, now: Moment) -> (Cmd, usize) {
+    fn put(&self, stored: &Stored, now: Moment, at: u64) -> (Cmd, usize) {
         let record = stored.record(now, self.me);
         let facts = &record.facts;
         let json = record::encoded(facts);
@@ -151,11 +152,11 @@ impl Shelf {
         call.arg(facts.service.as_str()).arg(facts.id.as_str()).arg(record::version(facts.version_no));
         call.arg(record::hex(record.holder)).arg(record::millis(record.left));
         call.arg(record.drain.map(|left| record::millis(left).to_string()).unwrap_or_default());
-        call.arg(json).arg(record::hex(self.me)).arg(EVENTS_KEPT);
+        call.arg(json).arg(record::hex(self.me)).arg(at).arg(EVENTS_KEPT);
         (call, size)
     }
 
-    fn gone(&self, gone: &Gone) -> Cmd {
+    fn gone(&self, gone: &Gone, at: u64) -> Cmd {
         let Gone { service, id, .. } = gone;
         let (key, index, flat) =
             (record::record_key(service, id), record::index_key(service.as_str()), record::flat_key(service));
@@ -164,7 +165,7 @@ impl Shelf {
         call.arg(service.as_str()).arg(id.as_str()).arg(record::version(gone.version_no));
         call.arg(record::why_word(gone.why)).arg(record::hex(gone.by));
         call.arg(gone.finishing.map(|span| record::millis(span).to_string()).unwrap_or_default());
-        call.arg(record::millis(gone.kept).max(1)).arg(EVENTS_KEPT);
+        call.arg(record::millis(gone.kept).max(1)).arg(at).arg(EVENTS_KEPT);
         call
     }
 

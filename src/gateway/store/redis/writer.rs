@@ -231,7 +231,7 @@ impl Writer {
         let mut changes: Vec<(Key, Change)> = changes.into_iter().collect();
         // Whoever takes another's place is there before that one goes: a reader between the two finds both, not neither.
         changes.sort_by_key(|(_, change)| matches!(change, Change::Gone(_)));
-        let written = self.write(session, changes);
+        let written = self.write(session, changes, batch.since);
         batch.answer(written.as_ref().is_ok_and(|done| !done.has_foreign));
         if has_changes {
             self.shared.metrics.store_write_duration.observe(clock::mono().since(started).as_secs_f64());
@@ -250,11 +250,12 @@ impl Writer {
         self.fetch(session, &fetches.into_iter().collect::<Vec<_>>(), true)
     }
 
-    fn write(&mut self, session: &mut Session, changes: Vec<(Key, Change)>) -> Result<Done, Failure> {
+    fn write(&mut self, session: &mut Session, changes: Vec<(Key, Change)>, since: Option<Moment>) -> Result<Done, Failure> {
+        let at = self.shared.state.store_micros(since.unwrap_or_else(clock::mono)).unwrap_or_default();
         let mut done = Done::default();
         let mut rest = changes.as_slice();
         while !rest.is_empty() {
-            match self.guarded(|_| session.shelf.write_some(rest)) {
+            match self.guarded(|_| session.shelf.write_some(rest, at)) {
                 Ok(answers) => {
                     for (answer, (key, _)) in answers.iter().zip(rest) {
                         done.note(key, *answer);
@@ -263,7 +264,7 @@ impl Writer {
                 }
                 Err(failure) => {
                     let changes = rest.iter().cloned().collect();
-                    self.outbox.put_back(Batch { changes, ..Batch::default() });
+                    self.outbox.put_back(Batch { changes, since, ..Batch::default() });
                     return Err(failure);
                 }
             }
@@ -271,7 +272,7 @@ impl Writer {
                 // A long replay must not look like a death.
                 if let Err(failure) = self.beat(session) {
                     let changes = rest.iter().cloned().collect();
-                    self.outbox.put_back(Batch { changes, ..Batch::default() });
+                    self.outbox.put_back(Batch { changes, since, ..Batch::default() });
                     return Err(failure);
                 }
             }
@@ -303,7 +304,7 @@ impl Writer {
                 self.beat(session)?;
             }
         }
-        let written = self.write(session, absent)?;
+        let written = self.write(session, absent, None)?;
         done.outdone.extend(written.outdone);
         Ok(())
     }
@@ -361,7 +362,7 @@ impl Writer {
         while clock::mono() < until
             && let Some(mut batch) = self.outbox.take(Duration::ZERO)
         {
-            let written = self.write(&mut session, std::mem::take(&mut batch.changes).into_iter().collect());
+            let written = self.write(&mut session, std::mem::take(&mut batch.changes).into_iter().collect(), batch.since);
             batch.answer(written.as_ref().is_ok_and(|done| !done.has_foreign));
             if written.is_err() {
                 break;

@@ -1,6 +1,6 @@
 -- Writes the grave of an instance, unless the store knows something newer of it or that it is alive.
 -- KEYS: record, index of the service, vx:names, vx:seq, vx:events, services:<service>, services:index, vx:mirrors
--- ARGV: service, id, version, why, by, finishing ms or '', kept ms, events kept
+-- ARGV: service, id, version, why, by, finishing ms or '', kept ms, when it was decided in µs, events kept
 local function is(key, kind)
   local found = redis.call('TYPE', key).ok
   return found == kind or found == 'none'
@@ -28,7 +28,7 @@ local gone = '{"service":"' .. service .. '","id":"' .. id .. '","v":"' .. versi
 if finishing ~= '' then
   gone = gone .. ',"finishing_ms":' .. finishing
 end
-redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[8], '*', 'n', seq, 'by', by, 'gone', gone .. '}')
+redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[9], '*', 'n', seq, 'by', by, 'at', ARGV[8], 'gone', gone .. '}')
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'v', version, 'gone', by, 'why', why)
 redis.call('PEXPIRE', KEYS[1], kept)

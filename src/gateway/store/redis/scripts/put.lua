@@ -1,6 +1,6 @@
 -- Writes an instance unless the store knows something newer of it.
 -- KEYS: record, index of the service, vx:names, vx:seq, vx:events
--- ARGV: service, id, version, holder, left ms, drain ms or '', record, by, events kept
+-- ARGV: service, id, version, holder, left ms, drain ms or '', record, by, when it was decided in µs, events kept
 local function is(key, kind)
   local found = redis.call('TYPE', key).ok
   return found == kind or found == 'none'
@@ -36,7 +36,7 @@ if drain ~= '' then
   put = put .. ',"drain_ms":' .. drain
 end
 put = put .. ',"record":' .. ARGV[7] .. '}'
-redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[9], '*', 'n', seq, 'by', ARGV[8], 'put', put)
+redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[10], '*', 'n', seq, 'by', ARGV[8], 'at', ARGV[9], 'put', put)
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'v', version, 'holder', holder, 'until', string.format('%.0f', until_ms), 'record', ARGV[7])
 if drain ~= '' then

@@ -22,7 +22,7 @@ impl Store for Shared {
         let changes: Vec<(Key, Change)> = changes.iter().map(|(key, change)| (key.clone(), change.clone())).collect();
         let (mut rest, mut beaten) = (changes.as_slice(), Vec::new());
         while !rest.is_empty() {
-            let answers = self.0.write_some(rest)?;
+            let answers = self.0.write_some(rest, 1)?;
             beaten.extend(
                 answers.iter().zip(rest).filter(|(answer, _)| **answer != Answer::Done).map(|(_, (key, _))| key.clone()),
             );
@@ -78,7 +78,7 @@ fn behaves_as_a_durable_store() {
 }
 
 fn one(shelf: &mut Shelf, change: Change) -> Answer {
-    shelf.write_some(&[(change.key(), change)]).unwrap()[0]
+    shelf.write_some(&[(change.key(), change)], 1).unwrap()[0]
 }
 
 fn lapsed(id: &str, version_no: u64, by: u64) -> Change {
@@ -288,7 +288,7 @@ fn what_the_server_refuses_has_a_word() {
     let mut a = server.shelf(5);
     let failure = |shelf: &mut Shelf| {
         let change = there("x", 1);
-        shelf.write_some(&[(change.key(), change)]).unwrap_err().word
+        shelf.write_some(&[(change.key(), change)], 1).unwrap_err().word
     };
     let _: () = server.run(&["CONFIG", "SET", "maxmemory", "1"]);
     assert_eq!(failure(&mut a), "oom");
