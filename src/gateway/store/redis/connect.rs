@@ -17,6 +17,9 @@ const GLANCE: Duration = Duration::from_millis(20);
 /// How many Sentinels are asked.
 const SENTINELS_MAX: usize = 16;
 
+/// Host and port.
+type Address = (String, u16);
+
 /// A connection to the master.
 pub(super) struct Link {
     /// The connection.
@@ -31,7 +34,7 @@ pub(super) struct Link {
 pub(super) struct Dialler {
     target: Target,
     pending: Option<Receiver<Result<Link, Failure>>>,
-    asked: Option<Receiver<Result<Option<(String, u16)>, Failure>>>,
+    asked: Option<Receiver<Result<Option<Address>, Failure>>>,
 }
 
 /// Where to connect, once it is known to make sense.
@@ -183,7 +186,7 @@ impl Target {
     }
 
     /// Where the Sentinels say that the master is; `None` without Sentinels.
-    fn master(&self) -> Result<Option<(String, u16)>, Failure> {
+    fn master(&self) -> Result<Option<Address>, Failure> {
         let mut trouble = None;
         for sentinel in &self.sentinels {
             match ask(sentinel, &self.master) {
@@ -196,12 +199,11 @@ impl Target {
 }
 
 /// The address of the master, by one Sentinel.
-fn ask(sentinel: &ConnectionInfo, master: &str) -> Result<(String, u16), Failure> {
+fn ask(sentinel: &ConnectionInfo, master: &str) -> Result<Address, Failure> {
     let mut connection = Client::open(sentinel.clone())?.get_connection_with_timeout(CONNECT)?;
     connection.set_read_timeout(Some(CONNECT))?;
     connection.set_write_timeout(Some(CONNECT))?;
-    let address: Option<(String, u16)> =
-        redis::cmd("SENTINEL").arg("get-master-addr-by-name").arg(master).query(&mut connection)?;
+    let address: Option<Address> = redis::cmd("SENTINEL").arg("get-master-addr-by-name").arg(master).query(&mut connection)?;
     address.ok_or_else(|| Failure::new("sentinel", format!("it knows no master {master:?}")))
 }
 
@@ -222,7 +224,7 @@ fn connecting(error: redis::RedisError, address: &str) -> Failure {
     Failure::new(word, format!("failed to connect to {address}: {failure}"))
 }
 
-fn host_and_port(text: &str) -> Option<(String, u16)> {
+fn host_and_port(text: &str) -> Option<Address> {
     let (host, port) = text.rsplit_once(':')?;
     Some((host.trim_start_matches('[').trim_end_matches(']').to_owned(), port.parse().ok()?))
 }
