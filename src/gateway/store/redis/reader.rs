@@ -44,6 +44,9 @@ impl Reader {
             if let Err(failure) = self.follow(link) {
                 self.shared.metrics.redis_failures.with_label_values(&[failure.word]).inc();
                 tracing::debug!(error = %failure, "failed to follow Redis");
+                if failure.word == "response" {
+                    self.shared.skipped.note("vx:events", "foreign", &failure.text);
+                }
                 self.shared.pause(AGAIN);
             }
         }

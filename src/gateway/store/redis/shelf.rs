@@ -414,7 +414,13 @@ impl Shelf {
         let micros = script::micros(&Value::Array(vec![seconds.clone(), micros.clone()]));
         let micros = micros.ok_or_else(|| Failure::reply("the time"))?;
         let epoch = text(epoch).ok_or_else(|| Failure::reply("the epoch"))?.to_owned();
-        let entries = list(replicas).ok_or_else(|| Failure::reply("the replicas"))?;
+        if epoch == "foreign" {
+            self.skipped.note("vx:epoch", "foreign", "it is no text");
+        }
+        let entries = list(replicas).unwrap_or_else(|| {
+            self.skipped.note("vx:replicas", "foreign", "it is no hash");
+            &[]
+        });
         let replicas = entries.chunks_exact(2).filter_map(|pair| self.replica(pair, micros, received)).collect();
         Ok(Pulse { micros, sent, received, epoch, replicas })
     }

@@ -69,9 +69,9 @@ impl Writer {
         let mut again = AGAIN;
         while !self.shared.is_stopping() {
             let was_open = !self.shared.state.admits();
-            let served = self.connect(was_open).and_then(|shelf| {
+            let served = self.connect(was_open).and_then(|(shelf, pulse)| {
                 again = AGAIN;
-                self.serve(shelf)
+                self.serve(shelf, pulse)
             });
             if let Err(failure) = served {
                 self.lost(&failure);
@@ -79,20 +79,22 @@ impl Writer {
                 again = (again * 2).min(PROBE);
             }
         }
+        match self.outbox.len() {
+            0 => {}
+            left => tracing::warn!(left, "changes could not be written to Redis before the end"),
+        }
     }
 
-    /// A connection on which something has been written. While the breaker is open this is its probe.
-    fn connect(&mut self, was_open: bool) -> Result<Shelf, Failure> {
+    /// A connection on which something has been written: a first beat. While the breaker is open this is its probe.
+    fn connect(&mut self, was_open: bool) -> Result<(Shelf, Pulse), Failure> {
         let mut shelf = self.shared.dial(&mut self.dialler)?;
-        let check =
-            redis::cmd("SET").arg("vx:probe").arg(super::record::hex(self.shared.settings.me)).arg("PX").arg(10_000).to_owned();
-        shelf.link.run_one("probe", check, &self.shared.metrics)?;
+        let pulse = shelf.beat(Some(&self.description))?;
         if was_open {
             self.shared.state.try_now();
             self.shared.state.admits();
         }
         self.shared.state.succeeded(&self.shared.metrics);
-        Ok(shelf)
+        Ok((shelf, pulse))
     }
 
     fn lost(&mut self, failure: &Failure) {
@@ -109,8 +111,7 @@ impl Writer {
         }
     }
 
-    fn serve(&mut self, mut shelf: Shelf) -> Result<(), Failure> {
-        let pulse = self.guarded(|writer| shelf.beat(Some(&writer.description)))?;
+    fn serve(&mut self, shelf: Shelf, pulse: Pulse) -> Result<(), Failure> {
         self.shared.state.connected(&shelf.link.address);
         tracing::info!(address = shelf.link.address, "Redis connected");
         self.felt(pulse);
@@ -281,30 +282,31 @@ impl Writer {
     }
 
     fn renew(&mut self, session: &mut Session, renewals: Vec<(Key, Stored)>, done: &mut Done) -> Result<(), Failure> {
-        let mut absent = Vec::new();
         let mut rest = renewals.as_slice();
         while !rest.is_empty() {
             let (now, later) = rest.split_at(rest.len().min(PIPELINE_MAX));
-            let answers = match self.guarded(|_| session.shelf.renew(now)) {
-                Ok(answers) => answers,
-                Err(failure) => {
-                    let renewals = rest.iter().cloned().collect();
-                    self.outbox.put_back(Batch { renewals, ..Batch::default() });
-                    return Err(failure);
-                }
-            };
-            for (answer, (key, stored)) in answers.into_iter().zip(now) {
-                done.note(key, answer);
-                if answer == Answer::Absent {
-                    absent.push((key.clone(), Change::Put(stored.clone())));
-                }
+            if let Err(failure) = self.renew_some(session, now, done).and_then(|()| self.beat(session)) {
+                let renewals = rest.iter().cloned().collect();
+                self.outbox.put_back(Batch { renewals, ..Batch::default() });
+                return Err(failure);
             }
             rest = later;
-            if !rest.is_empty() {
-                self.beat(session)?;
+        }
+        Ok(())
+    }
+
+    /// Renews; what the store lacks is written instead.
+    fn renew_some(&mut self, session: &mut Session, renewals: &[(Key, Stored)], done: &mut Done) -> Result<(), Failure> {
+        let answers = self.guarded(|_| session.shelf.renew(renewals))?;
+        let mut absent = Vec::new();
+        for (answer, (key, stored)) in answers.into_iter().zip(renewals) {
+            done.note(key, answer);
+            if answer == Answer::Absent {
+                absent.push((key.clone(), Change::Put(stored.clone())));
             }
         }
         let written = self.write(session, absent, None)?;
+        done.services.extend(written.services);
         done.outdone.extend(written.outdone);
         Ok(())
     }
@@ -372,10 +374,6 @@ impl Writer {
             tracing::debug!(error = %failure, "failed to take leave of Redis");
         }
         self.shared.state.disconnected();
-        match self.outbox.len() {
-            0 => {}
-            left => tracing::warn!(left, "changes could not be written to Redis before the end"),
-        }
     }
 }
 

@@ -5,12 +5,17 @@ local function is(key, kind)
   local found = redis.call('TYPE', key).ok
   return found == kind or found == 'none'
 end
-if not (is(KEYS[1], 'hash') and is(KEYS[2], 'string')) then
-  return redis.error_reply('FOREIGN vx:replicas or vx:epoch is of another type')
-end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-redis.call('SET', KEYS[2], ARGV[3], 'NX')
+-- What is not ours is left alone; nobody else is known then, and a flush not noticed by this.
+local epoch = 'foreign'
+if is(KEYS[2], 'string') then
+  redis.call('SET', KEYS[2], ARGV[3], 'NX')
+  epoch = redis.call('GET', KEYS[2])
+end
+if not is(KEYS[1], 'hash') then
+  return { time[1], time[2], epoch, 'foreign' }
+end
 if ARGV[2] == '' then
   redis.call('HDEL', KEYS[1], ARGV[1])
 else
@@ -30,4 +35,4 @@ if redis.call('HLEN', KEYS[1]) <= 1000 then
     end
   end
 end
-return { time[1], time[2], redis.call('GET', KEYS[2]), replicas }
+return { time[1], time[2], epoch, replicas }

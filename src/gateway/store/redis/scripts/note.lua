@@ -9,6 +9,6 @@ local function last(key)
 end
 local seq = '0'
 if redis.call('TYPE', KEYS[1]).ok == 'string' then
-  seq = redis.call('GET', KEYS[1])
+  seq = string.match(redis.call('GET', KEYS[1]), '^%d+$') or '0'
 end
 return { seq, last(KEYS[2]), last(KEYS[3]) }

@@ -179,6 +179,27 @@ fn changes_made_while_redis_is_away_are_written_when_it_is_back_and_nothing_come
 }
 
 #[test]
+fn keys_of_others_under_our_names_are_left_alone_and_end_nothing() {
+    let server = Server::start();
+    let ours = ["vx:replicas", "vx:epoch", "vx:seq", "vx:events", "vx:renewals", "vx:names", "vx:mirrors", "services:index"];
+    for key in ours {
+        let _: i64 = server.run(&["ZADD", key, "1", "x"]);
+    }
+    let a = Replica::start(server.settings(5));
+    eventually("connected", || a.state.is_connected());
+    assert!(!a.register("svc", "one", "http://10.0.0.1:1"), "it cannot be written, and that is said");
+    a.renew("svc", "one", None);
+    eventually("told of", || a.metrics.store_skipped.with_label_values(&["foreign"]).get() > 0);
+    assert_eq!(a.state.phase(), Phase::Closed, "Redis itself is well");
+    for key in ours {
+        assert_eq!(server.run::<String>(&["TYPE", key]), "zset", "{key}");
+    }
+    let _: i64 = server.run(&[&["DEL"], &ours[..]].concat());
+    eventually("in step without them", || a.state.is_following());
+    assert!(a.register("svc", "one", "http://10.0.0.1:1"));
+}
+
+#[test]
 fn a_flushed_redis_is_written_anew() {
     let server = Server::start();
     let (a, b) = (Replica::in_step(server.settings(5)), Replica::in_step(server.settings(6)));
