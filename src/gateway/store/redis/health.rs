@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use redis::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -39,6 +39,8 @@ enum Question {
 pub struct HealthLayer {
     questions: SyncSender<Question>,
     is_up: Arc<AtomicBool>,
+    /// Questions that found no place.
+    refused: Arc<AtomicU64>,
 }
 
 /// The other end of a [`HealthLayer`].
@@ -46,13 +48,15 @@ pub struct HealthLayer {
 pub(super) struct HealthQueue {
     questions: Mutex<Option<Receiver<Question>>>,
     is_up: Arc<AtomicBool>,
+    refused: Arc<AtomicU64>,
 }
 
 /// A layer, and what answers it.
 pub(super) fn layer() -> (HealthLayer, HealthQueue) {
     let (sender, receiver) = sync_channel(QUEUE);
-    let is_up = Arc::<AtomicBool>::default();
-    (HealthLayer { questions: sender, is_up: is_up.clone() }, HealthQueue { questions: Mutex::new(Some(receiver)), is_up })
+    let (is_up, refused) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+    let queue = HealthQueue { questions: Mutex::new(Some(receiver)), is_up: is_up.clone(), refused: refused.clone() };
+    (HealthLayer { questions: sender, is_up, refused }, queue)
 }
 
 impl HealthLayer {
@@ -62,15 +66,21 @@ impl HealthLayer {
             return None;
         }
         let (answer, found) = oneshot::channel();
-        self.questions.try_send(Question::Get { name: name.to_owned(), answer }).ok()?;
+        self.send(Question::Get { name: name.to_owned(), answer });
         tokio::time::timeout(WAIT, found).await.ok()?.ok()?
     }
 
     /// Shares a good result. Bad ones are everybody's own business: a network may be broken in one place only.
     pub fn put(&self, result: &HealthCheck) {
         if result.healthy && self.is_up.load(Ordering::Relaxed) {
-            // What does not fit is found out again by whoever wants to know.
-            let _ = self.questions.try_send(Question::Put(Box::new(result.clone())));
+            self.send(Question::Put(Box::new(result.clone())));
+        }
+    }
+
+    /// What does not fit is found out again by whoever wants to know.
+    fn send(&self, question: Question) {
+        if self.questions.try_send(question).is_err() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -87,6 +97,9 @@ pub(super) fn run(shared: &Shared, mut dialler: Dialler) {
             shelf = shared.dial(&mut dialler).and_then(hurried).inspect_err(|_| shared.pause(AGAIN)).ok();
         }
         queue.is_up.store(shelf.is_some(), Ordering::Relaxed);
+        if queue.refused.swap(0, Ordering::Relaxed) > 0 {
+            shared.metrics.limit_hit("health_layer");
+        }
         let question = match questions.recv_timeout(GLANCE) {
             Ok(question) => question,
             Err(RecvTimeoutError::Timeout) => continue,

@@ -29,8 +29,9 @@ const ROLE: Duration = Duration::from_secs(5);
 const PROBE: Duration = Duration::from_secs(1);
 /// The wait after a failure while the breaker is closed, doubling up to [`PROBE`].
 const AGAIN: Duration = Duration::from_millis(100);
-/// At most so long nobody looks whether the reader wants something.
-const GLANCE: Duration = Duration::from_millis(50);
+/// At most so long nobody looks whether the reader wants something: while it starts, and once it follows.
+const GLANCE: Duration = Duration::from_millis(10);
+const GLANCE_FOLLOWING: Duration = Duration::from_millis(200);
 /// How long the last writes may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -121,7 +122,11 @@ impl Writer {
         let now = clock::mono();
         let mut session = Session { shelf, beaten: now, asked_role: now, reconcile: None, reconciled: now };
         while !self.shared.is_stopping() {
-            let wait = if session.reconcile.is_some() { Duration::ZERO } else { GLANCE };
+            let wait = match session.reconcile {
+                Some(_) => Duration::ZERO,
+                None if self.shared.state.is_following() => GLANCE_FOLLOWING,
+                None => GLANCE,
+            };
             if let Some(batch) = self.outbox.take(wait) {
                 self.work(&mut session, batch)?;
             }
@@ -330,6 +335,11 @@ impl Writer {
     fn fetch(&mut self, session: &mut Session, keys: &[Key], is_asked: bool) -> Result<(), Failure> {
         for keys in keys.chunks(READ_MAX) {
             let found = self.guarded(|_| session.shelf.fetch(keys))?;
+            let absent = keys.iter().zip(&found).filter(|(_, kept)| kept.is_none()).map(|(key, _)| key.clone());
+            let absent: Vec<Key> = absent.collect();
+            if !absent.is_empty() {
+                self.guarded(|_| session.shelf.tidy_absent(&absent))?;
+            }
             for ((service, id), kept) in keys.iter().zip(found) {
                 let (service, id) = (service.clone(), id.clone());
                 let command = match kept {

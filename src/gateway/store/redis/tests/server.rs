@@ -23,22 +23,31 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn start() -> Self {
+        Self::start_as(None)
+    }
+
+    /// A Sentinel that watches one master, and is enough to say who it is.
+    pub(super) fn sentinel(master: &Self) -> Self {
+        Self::start_as(Some(master.port))
+    }
+
+    fn start_as(watches: Option<u16>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         // Somebody else may take a free port before the server does: then another one is tried.
         for _ in 0..20 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let mut server =
-                Self { process: spawn(port, dir.path()), port, dir: tempfile::tempdir().unwrap(), metrics: metrics() };
+            let mut process = spawn(watches, port, dir.path());
             for _ in 0..500 {
-                if server.try_connection().is_some() {
-                    server.dir = dir;
-                    return server;
+                if connection(port).is_some() {
+                    return Self { process, port, dir, metrics: metrics() };
                 }
-                if server.process.try_wait().unwrap().is_some() {
+                if process.try_wait().unwrap().is_some() {
                     break;
                 }
                 std::thread::sleep(Duration::from_millis(10));
             }
+            let _ = process.kill();
+            process.wait().unwrap();
         }
         panic!("redis-server does not start");
     }
@@ -51,11 +60,15 @@ impl Server {
 
     /// On the same port, without what it held.
     pub(super) fn restart(&mut self) {
-        self.process = spawn(self.port, self.dir.path());
-        while self.try_connection().is_none() {
+        self.process = spawn(None, self.port, self.dir.path());
+        while connection(self.port).is_none() {
             assert!(self.process.try_wait().unwrap().is_none(), "the port was taken");
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
     }
 
     pub(super) fn settings(&self, number: u64) -> Settings {
@@ -70,7 +83,8 @@ impl Server {
                 username: None,
                 sentinel_password: None,
                 ca_file: None,
-                timeout: Duration::from_millis(250),
+                // Longer than in the product, for machines that have much else to do.
+                timeout: Duration::from_secs(2),
                 reconcile: Duration::from_secs(30),
             },
             me: ReplicaId::of(number),
@@ -90,14 +104,7 @@ impl Server {
     }
 
     pub(super) fn connection(&self) -> redis::Connection {
-        self.try_connection().unwrap()
-    }
-
-    fn try_connection(&self) -> Option<redis::Connection> {
-        let mut connection =
-            redis::Client::open(("127.0.0.1", self.port)).unwrap().get_connection_with_timeout(Duration::from_secs(5)).ok()?;
-        let pong: String = redis::cmd("PING").query(&mut connection).ok()?;
-        (pong == "PONG").then_some(connection)
+        connection(self.port).unwrap()
     }
 
     /// Runs a command.
@@ -126,17 +133,24 @@ pub(super) fn metrics() -> Arc<Metrics> {
     Arc::new(Metrics::new().unwrap())
 }
 
-fn spawn(port: u16, dir: &std::path::Path) -> Child {
-    let words = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"];
-    Command::new("redis-server")
-        .args(words)
-        .arg(port.to_string())
-        .arg("--dir")
-        .arg(dir)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("redis-server is needed for these tests")
+fn connection(port: u16) -> Option<redis::Connection> {
+    let client = redis::Client::open(("127.0.0.1", port)).unwrap();
+    let mut connection = client.get_connection_with_timeout(Duration::from_secs(5)).ok()?;
+    let pong: String = redis::cmd("PING").query(&mut connection).ok()?;
+    (pong == "PONG").then_some(connection)
+}
+
+fn spawn(watches: Option<u16>, port: u16, dir: &std::path::Path) -> Child {
+    let path = dir.join("conf");
+    let mut conf = format!("bind 127.0.0.1\nport {port}\ndir {}\n", dir.display());
+    match watches {
+        Some(master) => conf += &format!("sentinel monitor mymaster 127.0.0.1 {master} 1\n"),
+        None => conf += "save \"\"\nappendonly no\n",
+    }
+    std::fs::write(&path, conf).unwrap();
+    let mut command = Command::new("redis-server");
+    command.arg(&path).args(watches.map(|_| "--sentinel"));
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("redis-server is needed for these tests")
 }
 
 /// Waits until something is so.
