@@ -222,7 +222,14 @@ mod tests {
             version_no: 0,
         };
         let addresses = (0..addresses).map(|n| SocketAddr::from(([10, 0, 0, n as u8], 80))).collect();
-        Arc::new(Upstream { facts: Arc::new(facts), addresses, cells: Arc::default(), is_draining: false, x: () })
+        Arc::new(Upstream {
+            facts: Arc::new(facts),
+            addresses,
+            cells: Arc::default(),
+            is_draining: false,
+            is_leaving: false,
+            x: (),
+        })
     }
 
     fn service(algorithm: Algorithm, usable: Vec<Arc<Upstream<Bare>>>) -> Service<Bare> {

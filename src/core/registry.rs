@@ -252,6 +252,7 @@ impl Registry {
                     addresses: entry.addresses.clone(),
                     cells: entry.cells.clone(),
                     is_draining: entry.drain.is_some(),
+                    is_leaving: entry.is_leaving(),
                     x: attach.instance(&entry.facts, &entry.addresses, policy),
                 }),
             })
@@ -620,6 +621,7 @@ impl Entry {
             && Arc::ptr_eq(&self.facts, &upstream.facts)
             && self.addresses == upstream.addresses
             && self.drain.is_some() == upstream.is_draining
+            && self.is_leaving() == upstream.is_leaving
     }
 }
 

@@ -99,6 +99,8 @@ pub struct Upstream<X: Attach> {
     pub cells: Arc<Cells>,
     /// Whether it is out of rotation for a while, whatever it says of itself.
     pub is_draining: bool,
+    /// Whether it is out of rotation for good, and only finishes what it has.
+    pub is_leaving: bool,
     /// What the shell hung on it.
     pub x: X::Instance,
 }
@@ -163,12 +165,13 @@ impl<X: Attach> Service<X> {
         }
     }
 
-    /// The instance whose fields stand for the service: the most recently registered healthy one, else the most recent.
+    /// The instance whose fields stand for the service: the most recently registered healthy one, else the most recent; who is
+    /// leaving only when nobody else is left.
     #[must_use]
     pub fn best(&self) -> Option<&Arc<Upstream<X>>> {
         let key = |upstream: &&Arc<Upstream<X>>| {
             let healthy = upstream.status() == Status::Healthy;
-            (healthy, upstream.facts.registered_wall_ms, upstream.facts.version_no)
+            (!upstream.is_leaving, healthy, upstream.facts.registered_wall_ms, upstream.facts.version_no)
         };
         self.instances.iter().max_by_key(key)
     }

@@ -58,6 +58,19 @@ fn a_drain_can_be_prolonged_and_ended() {
 }
 
 #[test]
+fn who_leaves_stands_for_the_service_only_while_nobody_else_does() {
+    let mut rig = Rig::new();
+    let best = |rig: &Rig| rig.service("svc").unwrap().best().unwrap().clone();
+    rig.register(with_id("a", "http://10.0.0.1")).unwrap();
+    rig.register(with_id("b", "http://10.0.0.2")).unwrap();
+    rig.renew(Renewal { status: Some(Status::Degraded), ..heartbeat(Some("a"), "10.9.0.1") }).unwrap();
+    rig.deregister(leave("b", 10)).unwrap();
+    assert!(best(&rig).facts.id.as_str() == "a" && !best(&rig).is_leaving);
+    rig.deregister(farewell(Some("a"), "10.9.0.1")).unwrap();
+    assert!(best(&rig).facts.id.as_str() == "b" && best(&rig).is_leaving);
+}
+
+#[test]
 fn who_leaves_is_out_of_the_store_at_once_and_out_of_the_registry_later() {
     let mut rig = two();
     assert_eq!(rig.deregister(leave("a", 10)), Ok(Reply::Deregistered(1)));
