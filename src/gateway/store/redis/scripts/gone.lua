@@ -34,7 +34,7 @@ redis.call('HSET', KEYS[1], 'v', version, 'gone', by, 'why', why)
 redis.call('PEXPIRE', KEYS[1], kept)
 redis.call('HSET', KEYS[2], id, 'g' .. version .. ':' .. string.format('%.0f', now + kept))
 redis.call('SADD', KEYS[3], service)
--- The flat record goes with the instance that it shows.
+-- The flat record goes with the instance that it shows. It may have expired before; the name must not stay behind.
 if is(KEYS[6], 'hash') and is(KEYS[7], 'set') and is(KEYS[8], 'hash') then
   local shown = redis.call('HGET', KEYS[6], 'endpoint')
   local ours = false
@@ -46,8 +46,10 @@ if is(KEYS[6], 'hash') and is(KEYS[7], 'set') and is(KEYS[8], 'hash') then
       ours = ours or shown == start or string.sub(shown, 1, #start + 1) == start .. '/'
     end
   end
-  if shown and ours then
+  if ours then
     redis.call('DEL', KEYS[6])
+  end
+  if redis.call('EXISTS', KEYS[6]) == 0 then
     redis.call('SREM', KEYS[7], service)
     redis.call('HDEL', KEYS[8], service)
   end

@@ -283,6 +283,13 @@ fn the_predecessor_is_shown_the_best_instance_and_its_own_record_is_left_alone()
     one(&mut a, gone("x", 7));
     assert!(!server.run::<bool>(&["EXISTS", "services:service-a"]));
     assert!(!server.run::<bool>(&["SISMEMBER", "services:index", "service-a"]));
+    // It expires with the lease, and so before the grave is dug.
+    one(&mut a, there("x", 8));
+    a.mirror(&[(service.clone(), flat(&endpoint), left)]).unwrap();
+    let _: i64 = server.run(&["DEL", "services:service-a"]);
+    one(&mut a, gone("x", 9));
+    assert!(!server.run::<bool>(&["SISMEMBER", "services:index", "service-a"]));
+    assert!(!server.run::<bool>(&["HEXISTS", "vx:mirrors", "service-a"]));
 }
 
 /// Why no connection can be had, however busy the machine is.
