@@ -20,6 +20,8 @@ pub(super) struct Reconcile {
     names: VecDeque<ServiceName>,
     /// Services that the predecessor's index names.
     flat: BTreeSet<ServiceName>,
+    /// Services that the predecessor is not shown.
+    unshown: BTreeSet<ServiceName>,
 }
 
 impl Reconcile {
@@ -32,7 +34,7 @@ impl Reconcile {
         names.extend(flat.iter().cloned());
         let table = shared.table.load_full();
         names.extend(table.iter().filter(|service| !service.is_fallback).map(|service| service.name.clone()));
-        Ok(Self { why, started, names: names.into_iter().collect(), flat })
+        Ok(Self { why, started, names: names.into_iter().collect(), flat, unshown: BTreeSet::new() })
     }
 
     /// Compares the next few services. Tells whether that was all.
@@ -50,25 +52,31 @@ impl Reconcile {
             }
             shared.deliver(Command::Compare { service: service.clone(), stored: index.standings });
         }
-        let flat: Vec<ServiceName> = names.into_iter().filter(|name| self.flat.contains(name)).collect();
+        let (flat, unlisted): (Vec<ServiceName>, Vec<_>) = names.into_iter().partition(|name| self.flat.contains(name));
+        self.unshown.extend(unlisted);
         self.take_up(shared, outbox, shelf, &flat)?;
         Ok(self.names.is_empty())
     }
 
-    pub(super) fn finished(&self, shared: &Shared) {
+    /// Notes that it is over. Services that the predecessor is not shown, although a gateway may have them.
+    pub(super) fn finished(self, shared: &Shared) -> BTreeSet<ServiceName> {
         shared.state.reconciled_now();
         let took = clock::mono().since(self.started);
         shared.metrics.store_reconcile_duration.observe(took.as_secs_f64());
         tracing::debug!(why = self.why, ?took, "compared with Redis");
+        self.unshown
     }
 
     /// Takes up what the predecessor wrote in these services' flat records.
-    fn take_up(&self, shared: &Shared, outbox: &Outbox, shelf: &mut Shelf, names: &[ServiceName]) -> Result<(), Failure> {
+    fn take_up(&mut self, shared: &Shared, outbox: &Outbox, shelf: &mut Shelf, names: &[ServiceName]) -> Result<(), Failure> {
         let shown = shelf.shown(names)?;
         let flats = shelf.flats(names)?;
         let Some(store_micros) = shared.state.store_micros(clock::mono()) else { return Ok(()) };
         for ((service, flat), shown) in names.iter().zip(flats).zip(shown) {
-            let Some(flat) = flat else { continue };
+            let Some(flat) = flat else {
+                self.unshown.insert(service.clone());
+                continue;
+            };
             match shown.filter(|(endpoint, _)| *endpoint == flat.endpoint.to_string()) {
                 // A gateway wrote it. The predecessor may have renewed it since.
                 Some((_, last_heartbeat)) if flat.last_heartbeat > last_heartbeat + 0.001 => {

@@ -324,6 +324,9 @@ impl Shelf {
         let keys: Vec<String> = names.iter().map(|name| record::index_key(name.as_str())).collect();
         let mut call = script::INDEX.on(keys.iter().map(String::as_str));
         call.arg(INDEX_MAX);
+        names.iter().for_each(|name| {
+            call.arg(name.as_str());
+        });
         let (store_micros, answers) = self.timed("reconcile", call, keys.len())?;
         let mut indexes = Vec::with_capacity(names.len());
         for (key, answer) in keys.iter().zip(&answers) {
@@ -346,10 +349,11 @@ impl Shelf {
                 self.skipped.note(key, "damaged", "an entry is no text");
                 continue;
             };
+            let (entry, is_missing) = entry.strip_prefix('-').map_or((entry, false), |entry| (entry, true));
             let read = record::read_standing(entry, store_micros);
             match (InstanceId::parse(id), read) {
-                (Ok(id), Ok(Some(standing))) => index.standings.push((id, standing)),
-                (Ok(_), Ok(None)) => index.stale.push((id.to_owned(), entry.to_owned())),
+                (Ok(id), Ok(Some(standing))) if !is_missing => index.standings.push((id, standing)),
+                (Ok(_), Ok(_)) => index.stale.push((id.to_owned(), entry.to_owned())),
                 (Err(error), _) => self.skipped.note(key, "damaged", &format!("an id {error}")),
                 (_, Err((reason, detail))) => self.skipped.note(key, reason, &detail),
             }

@@ -209,8 +209,11 @@ impl Writer {
             return Ok(());
         }
         session.reconciled = clock::mono();
-        reconcile.finished(&self.shared);
-        self.follow(session)
+        let unshown = reconcile.finished(&self.shared);
+        self.follow(session)?;
+        // Only now it is known here what other replicas removed.
+        self.shared.settle();
+        self.mirror(&mut session.shelf, &unshown)
     }
 
     /// What the comparison has the registry ask for is done, and from now on it is in step.

@@ -179,8 +179,11 @@ fn indexes_and_time_are_read_back() {
     assert_eq!(server.field("vx:i:service-a", "ended"), None);
     assert!(server.field("vx:i:service-a", "odd").is_some(), "what is not understood is left alone");
     let _: i64 = server.run(&["DEL", &record::record_key(&service, &key("x").1)]);
-    a.tidy_absent(&[key("x"), key("y")]).unwrap();
-    assert_eq!((server.field("vx:i:service-a", "x"), server.field("vx:i:service-a", "y").is_some()), (None, true));
+    let index = a.indexes(std::slice::from_ref(&service)).unwrap().remove(0).unwrap();
+    let evicted = ("x".to_owned(), format!("r{}", record::version(10)));
+    assert_eq!((index.standings.len(), &index.stale), (1, &vec![evicted]), "a record that was evicted is missing");
+    a.tidy(&service, &index.stale).unwrap();
+    assert_eq!(server.field("vx:i:service-a", "x"), None);
     let pulse = a.beat(Some(&description())).unwrap();
     assert_eq!(pulse.replicas.iter().map(|replica| replica.name.as_str()).collect::<Vec<_>>(), ["a"]);
     let again = server.shelf(6).beat(Some(&description())).unwrap();
