@@ -42,8 +42,6 @@ scripts! {
     MIRROR = "scripts/mirror.lua";
     /// Keeps the result of a health check.
     HEALTH = "scripts/health.lua";
-    /// Takes entries out of indexes whose records have expired.
-    ABSENT = "scripts/absent.lua";
     /// Takes stale entries out of an index.
     TIDY = "scripts/tidy.lua";
 }

@@ -375,17 +375,6 @@ impl Shelf {
         Ok(())
     }
 
-    /// Takes these instances out of the indexes, as far as they have neither record nor grave.
-    pub(super) fn tidy_absent(&mut self, keys: &[Key]) -> Result<(), Failure> {
-        let pair = |(service, id): &Key| [record::record_key(service, id), record::index_key(service.as_str())];
-        let paths: Vec<String> = std::iter::once("vx:names".to_owned()).chain(keys.iter().flat_map(pair)).collect();
-        let mut call = script::ABSENT.on(paths.iter().map(String::as_str));
-        for (service, id) in keys {
-            call.arg(service.as_str()).arg(id.as_str());
-        }
-        self.link.run_one("reconcile", call, &self.metrics).map(drop)
-    }
-
     /// The services in this set.
     pub(super) fn names(&mut self, key: &str) -> Result<BTreeSet<ServiceName>, Failure> {
         let (mut names, mut cursor) = (BTreeSet::new(), 0_u64);

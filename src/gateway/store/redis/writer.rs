@@ -338,11 +338,6 @@ impl Writer {
     fn fetch(&mut self, session: &mut Session, keys: &[Key], is_asked: bool) -> Result<(), Failure> {
         for keys in keys.chunks(READ_MAX) {
             let found = self.guarded(|_| session.shelf.fetch(keys))?;
-            let absent = keys.iter().zip(&found).filter(|(_, kept)| kept.is_none()).map(|(key, _)| key.clone());
-            let absent: Vec<Key> = absent.collect();
-            if !absent.is_empty() {
-                self.guarded(|_| session.shelf.tidy_absent(&absent))?;
-            }
             for ((service, id), kept) in keys.iter().zip(found) {
                 let (service, id) = (service.clone(), id.clone());
                 let command = match kept {
