@@ -388,7 +388,7 @@ impl Registry {
         }
         let status_changed = status != entry.facts.status;
         let facts = Arc::make_mut(&mut entry.facts);
-        facts.version_no = self.versions.next(now);
+        facts.version_no = self.versions.change(facts.version_no, now);
         facts.status = status;
         if let Some(metadata) = new_metadata {
             facts.metadata = metadata.clone();
@@ -413,7 +413,7 @@ impl Registry {
         } else {
             return Err(Refused::Ambiguous { instances: instances.len() });
         };
-        if ids.is_empty() {
+        if ids.is_empty() && (request.id.is_some() || self.is_away()) {
             let id = request.id.clone().unwrap_or_else(|| InstanceId::of_registrant(request.registrant));
             self.deregister_unseen(&request.service, id, now);
         }
@@ -437,7 +437,7 @@ impl Registry {
             return Ok(Reply::Done);
         }
         self.check_limits(&service, rivals.len())?;
-        self.versions.saw(facts.version_no);
+        self.versions.saw(facts.version_no, now.mono);
         // A store that lost a removal may hold one endpoint under two ids: the later registration is the true one.
         let newest = |id: &InstanceId| self.services[&service][id].facts.version_no > facts.version_no;
         if rivals.iter().any(newest) {

@@ -5,6 +5,14 @@
 //! Events in a Distributed System", 1978). So their own clocks may differ by minutes, and what happened later has the higher
 //! number also when it happened while the store was away: the monotonic clock carries the store's time on.
 //!
+//! Only registrations and removals are numbered by time. Any other change of an instance (its status, a drain) may be made by a
+//! replica that has not heard that the instance registered anew or is gone. It is numbered just above what it changes, so that
+//! it never counts as later than that.
+//!
+//! The time that numbers are given by never goes back, as the store's own does when another server takes over whose clock is
+//! behind: whoever sees a number that is ahead of its time goes on from there. So all replicas come to follow whichever clock is
+//! furthest ahead, and what happens later goes on having the higher number.
+//!
 //! Before the first contact the store's time is guessed by the wall clock. Numbers that were given by the guess are shifted
 //! by its error as soon as that is known.
 
@@ -13,6 +21,9 @@ use crate::time::{Moment, Now};
 
 /// Bits for the tag.
 const TAG_BITS: u32 = 10;
+
+/// A change is numbered at most so many microseconds above what it changes.
+const CHANGE_MICROS_MAX: u64 = 1 << 6;
 
 /// Gives numbers.
 #[derive(Clone, Copy, Debug, Default)]
@@ -55,9 +66,23 @@ impl Versions {
         self.last
     }
 
+    /// A number for a change of what has the number `of`: above that, and below every registration and removal since.
+    pub(crate) fn change(&mut self, of: u64, now: Now) -> u64 {
+        let Some(Shared { tag, .. }) = self.shared else { return self.next(now) };
+        // Two replicas may have the same tag, and change the same thing at once.
+        let step = 1 + mono_micros(now.mono).unsigned_abs() % CHANGE_MICROS_MAX;
+        let number = (of >> TAG_BITS).saturating_add(step).min(u64::MAX >> TAG_BITS) << TAG_BITS | tag;
+        self.saw(number, now.mono);
+        number
+    }
+
     /// A number was seen.
-    pub(crate) fn saw(&mut self, version_no: u64) {
+    pub(crate) fn saw(&mut self, version_no: u64, now: Moment) {
         self.last = self.last.max(version_no);
+        let origin = self.shared.as_mut().and_then(|shared| shared.origin.as_mut());
+        if let Some(origin) = origin.filter(|origin| origin.is_known) {
+            origin.micros = origin.micros.max(micros(version_no >> TAG_BITS) - mono_micros(now));
+        }
     }
 
     /// It is now that many microseconds on the store's clock. By how much the numbers must be shifted that were given before
@@ -65,8 +90,11 @@ impl Versions {
     pub(crate) fn store_time(&mut self, store_micros: u64, now: Moment) -> Option<i64> {
         let shared = self.shared.as_mut()?;
         let micros = micros(store_micros) - mono_micros(now);
-        let before = shared.origin.replace(Origin { micros, is_known: true });
-        let guess = before.filter(|origin| !origin.is_known)?;
+        if let Some(known) = shared.origin.as_mut().filter(|origin| origin.is_known) {
+            known.micros = known.micros.max(micros);
+            return None;
+        }
+        let guess = shared.origin.replace(Origin { micros, is_known: true })?;
         let error = micros - guess.micros;
         self.last = shifted(self.last, error);
         Some(error)
@@ -108,7 +136,7 @@ mod tests {
     fn alone_a_process_counts() {
         let mut versions = Versions::default();
         assert_eq!((versions.next(at(7, 9)), versions.next(at(7, 9))), (1, 2));
-        versions.saw(41);
+        versions.saw(41, Moment::ZERO);
         assert_eq!(versions.next(at(8, 9)), 42);
         assert_eq!(versions.store_time(1, Moment::ZERO), None);
     }
@@ -123,8 +151,34 @@ mod tests {
         let later = b.next(at(99_600, 880_000));
         assert!(first < later);
         assert_eq!(micros_of(first), 1_001_000_000);
-        b.saw(u64::MAX >> 2);
+        b.saw(u64::MAX >> 2, Moment::from_millis(99_600));
         assert!(b.next(at(99_700, 880_000)) > u64::MAX >> 2, "never below what was seen");
+    }
+
+    #[test]
+    fn a_change_is_later_than_what_it_changes_and_earlier_than_the_next_registration() {
+        let (mut a, mut b) = (Versions::shared(A), Versions::shared(B));
+        a.store_time(1_000_000_000, Moment::ZERO);
+        b.store_time(1_000_000_000, Moment::ZERO);
+        let registered = a.next(at(0, 0));
+        let again = a.next(at(50, 0));
+        let changed = (0..20).fold(registered, |of, n| b.change(of, at(60_000 + n, 0)));
+        assert!(registered < changed && changed < again);
+        assert_ne!(a.change(registered, at(7, 0)), b.change(registered, at(7, 0)));
+    }
+
+    #[test]
+    fn the_time_of_numbers_never_goes_back() {
+        let (mut a, mut b) = (Versions::shared(A), Versions::shared(B));
+        a.store_time(1_000_000_000, Moment::ZERO);
+        // Another server takes over, a minute behind; B knows no other.
+        a.store_time(940_000_000, Moment::ZERO);
+        b.store_time(940_000_000, Moment::ZERO);
+        let first = a.next(at(0, 0));
+        assert_eq!(micros_of(first), 1_000_000_000);
+        b.saw(first, Moment::from_millis(5));
+        let unheard = a.next(at(1_000, 0));
+        assert!(b.next(at(2_000, 0)) > unheard, "also than what was not heard of");
     }
 
     #[test]
@@ -140,7 +194,7 @@ mod tests {
     #[test]
     fn numbers_at_the_end_of_the_scale_stay_there() {
         let mut versions = Versions::shared(A);
-        versions.saw(u64::MAX);
+        versions.saw(u64::MAX, Moment::ZERO);
         assert!(versions.next(at(1, 1)) > u64::MAX - (1 << TAG_BITS));
     }
 }

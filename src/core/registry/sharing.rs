@@ -5,7 +5,7 @@
 //! Nothing that is learned here is written again, so there is no echo; only whoever knows *better* than what it hears says so.
 //!
 //! **Who lets a lease lapse.** A lease is held by the replica that renewed it last. The holder lapses it on its deadline. The
-//! others hear of renewals at the latest one [`SHADOW`](crate::lease::SHADOW) later; when even then nothing was heard they do
+//! others hear of renewals at the latest one [`SHADOW`] later; when even then nothing was heard they do
 //! not judge, they ask the store: a record with a living holder stays, one whose holder is gone lapses.
 //!
 //! **While the store is away** no renewal is heard of. Leases held elsewhere are kept; once over, and `stale_after` their last
@@ -20,7 +20,7 @@ use super::graves::{Graves, KEPT_BEYOND};
 use super::{Entry, Registry, lapsed};
 use crate::command::{Effect, Refused, Reply};
 use crate::event::Event;
-use crate::lease::Lease;
+use crate::lease::{Lease, SHADOW};
 use crate::name::{InstanceId, ServiceName};
 use crate::record::{Gone, Record, ReplicaId, Standing, StoreNews, Stored, Why};
 use crate::table::Facts;
@@ -36,6 +36,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(2);
 const RECOVERY: Duration = Duration::from_secs(5);
 /// A renewal is told at once when less than this was left: others may be about to ask.
 const URGENT: Duration = Duration::from_secs(2);
+/// Whoever heard of another replica within this believes that there is one, whatever the store says: it may just have forgotten.
+const OTHERS_REMEMBERED: Duration = Duration::from_secs(60);
 /// Graves kept for each instance there may be.
 const GRAVES_PER_INSTANCE: usize = 2;
 
@@ -46,6 +48,11 @@ pub(super) struct Sharing {
     pub(super) graves: Graves,
     stale_after: Duration,
     link: Link,
+    /// Since when the store is followed, if it is.
+    following_since: Option<Moment>,
+    /// Whether other replicas are believed to be there, and when one was last heard.
+    others: bool,
+    heard_last: Option<Moment>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +79,22 @@ pub(super) enum Verdict {
 impl Sharing {
     pub(super) fn new(me: ReplicaId, stale_after: Duration) -> Self {
         // Until something is known of them, others may be there.
-        Self { me, graves: Graves::default(), stale_after, link: Link::Away { others: true } }
+        Self {
+            me,
+            graves: Graves::default(),
+            stale_after,
+            link: Link::Away { others: true },
+            following_since: None,
+            others: true,
+            heard_last: None,
+        }
+    }
+}
+
+impl Sharing {
+    /// Whether a lease was last renewed before the store was followed without a break.
+    fn is_renewed_before_following(&self, lease: Lease) -> bool {
+        self.following_since.is_some_and(|since| lease.deadline().minus(lease.ttl()) < since)
     }
 }
 
@@ -107,15 +129,19 @@ impl Registry {
         }
     }
 
-    /// Somebody deregisters an instance that is not known here. The store may still hold it while it cannot be asked.
+    /// Somebody deregisters an instance that is not known here. Another replica may know it and not have been able to say so,
+    /// or the store may hold it while it cannot be asked.
     pub(super) fn deregister_unseen(&mut self, service: &ServiceName, id: InstanceId, now: Now) {
-        let is_away = self.sharing.as_ref().is_some_and(|sharing| matches!(sharing.link, Link::Away { .. }));
-        let has_room = self.sharing.as_ref().is_some_and(|sharing| sharing.graves.len() < self.limits.instances);
-        if is_away && has_room {
+        if self.sharing.as_ref().is_some_and(|sharing| sharing.graves.len() < self.limits.instances) {
             let version_no = self.versions.next(now);
             let kept = Duration::from_secs(*crate::bounds::TTL_S.end()).saturating_add(KEPT_BEYOND);
             self.bury_unseen(service.clone(), id, Why::Removed, version_no, None, kept, now.mono);
         }
+    }
+
+    /// Whether the store cannot be asked.
+    pub(super) fn is_away(&self) -> bool {
+        self.sharing.as_ref().is_some_and(|sharing| matches!(sharing.link, Link::Away { .. }))
     }
 
     /// Tells the other replicas of a renewal, unless a write of the whole instance does.
@@ -130,9 +156,9 @@ impl Registry {
         if self.sharing.is_none() {
             return;
         }
-        let version_no = self.versions.next(now);
-        let Some(entry) = self.entry(service, id) else { return };
-        Arc::make_mut(&mut entry.facts).version_no = version_no;
+        let Some(entry) = self.services.get_mut(service).and_then(|instances| instances.get_mut(id)) else { return };
+        let facts = Arc::make_mut(&mut entry.facts);
+        facts.version_no = self.versions.change(facts.version_no, now);
         let effect = entry.stored();
         self.effects.extend(effect);
         self.touch(service.clone());
@@ -144,6 +170,8 @@ impl Registry {
         let lease = self.services.get(service).and_then(|instances| instances.get(id)).map(|entry| entry.lease);
         let Some(lease) = lease else { return Verdict::Lapse };
         match (sharing.link, lease.holder()) {
+            // What was said while the store was away was heard by nobody.
+            (Link::Following, None) if sharing.is_renewed_before_following(lease) => Verdict::Ask,
             (Link::Following, None) | (Link::Away { others: false }, None) => Verdict::Lapse,
             (Link::Following, Some(_)) => Verdict::Ask,
             (Link::Away { others: true }, None) => Verdict::Probe,
@@ -171,8 +199,9 @@ impl Registry {
 
     /// What another replica, or the store, says of an instance.
     pub(super) fn merge(&mut self, record: Record, now: Now) -> Result<Reply, Refused> {
+        self.heard_from(record.holder, now.mono);
         let Some(sharing) = &self.sharing else { return Ok(Reply::Done) };
-        self.versions.saw(record.facts.version_no);
+        self.versions.saw(record.facts.version_no, now.mono);
         let (service, id) = (record.facts.service.clone(), record.facts.id.clone());
         if let Some(grave) = sharing.graves.against(&record) {
             self.effects.push(Effect::Forget(grave.clone()));
@@ -203,13 +232,13 @@ impl Registry {
         }
         let before = self.services.get(&service).and_then(|instances| instances.get(&id));
         let is_same_registration = before.is_some_and(|entry| entry.facts.registered_wall_ms == facts.registered_wall_ms);
-        let mine = before.filter(|_| is_same_registration).map(|entry| entry.lease);
+        let mine = before.map(|entry| entry.lease);
         let cells = match before.filter(|entry| is_same_registration && entry.facts.endpoint == facts.endpoint) {
             Some(entry) => entry.cells.clone(),
             None => self.inherited_cells(&service, &rivals, &facts.endpoint),
         };
         let offered = Lease::elsewhere(facts.ttl, left, holder, now.mono);
-        // A status that another replica heard of says nothing against a renewal that came here.
+        // What another replica heard says nothing against a renewal that came here.
         let lease = mine.filter(|mine| mine.deadline() > offered.deadline() && mine.ttl() == facts.ttl).unwrap_or(offered);
         let held = facts.endpoint.name().cloned();
         if let Some(host) = &held {
@@ -229,6 +258,11 @@ impl Registry {
             sharing.graves.close(&service, &id);
         }
         self.insert(facts, lease, cells, Self::renewed_wall_ms(lease, now));
+        if lease.holder().is_none() {
+            // The renewal was told of a version that nobody goes by any more.
+            let stored = self.entry(&service, &id).and_then(|entry| entry.on_its_way());
+            self.tell_renewal(stored, left);
+        }
         if let Some(left) = drain.filter(|left| !left.is_zero()) {
             self.start_drain(&service, &id, left, false, now);
         }
@@ -251,8 +285,9 @@ impl Registry {
         holder: ReplicaId,
         now: Now,
     ) {
+        self.heard_from(holder, now.mono);
         let Some(sharing) = &self.sharing else { return };
-        self.versions.saw(version_no);
+        self.versions.saw(version_no, now.mono);
         let known = self.services.get(&service).and_then(|instances| instances.get(&id)).map(|entry| entry.facts.version_no);
         let is_buried = sharing
             .graves
@@ -269,6 +304,10 @@ impl Registry {
     fn renewed_elsewhere(&mut self, service: &ServiceName, id: &InstanceId, left: Duration, holder: ReplicaId, now: Now) {
         let is_mine = self.sharing.as_ref().is_some_and(|sharing| sharing.me == holder);
         let Some(entry) = self.entry(service, id) else { return };
+        if left > entry.facts.ttl.saturating_add(SHADOW) && entry.lease.deadline() > now.mono {
+            // More than any lease has: the store's clock was set back. What is known here is better.
+            return;
+        }
         let lease = Lease::elsewhere(entry.facts.ttl, left, holder, now.mono);
         if is_mine || lease.deadline() <= entry.lease.deadline() || lease.deadline() <= now.mono {
             return;
@@ -282,9 +321,10 @@ impl Registry {
 
     /// What another replica, or the store, says of an instance that is gone.
     pub(super) fn merge_gone(&mut self, gone: Gone, now: Now) {
+        self.heard_from(gone.by, now.mono);
         let Some(sharing) = &self.sharing else { return };
         let me = sharing.me;
-        self.versions.saw(gone.version_no);
+        self.versions.saw(gone.version_no, now.mono);
         let Gone { service, id, version_no, why, by, finishing, .. } = gone.clone();
         let known = self.services.get(&service).and_then(|instances| instances.get(&id));
         let known = known.map(|entry| (entry.facts.version_no, entry.lease, entry.is_leaving()));
@@ -348,7 +388,12 @@ impl Registry {
             (Some((_, lease, _)), None) if lease.deadline() > now.mono => self.insist(service, id),
             (Some(_), None) => self.lapse_asked(service, id, now),
             (Some((known_no, lease, _)), Some(record)) if known_no == record.facts.version_no => {
-                let left = if is_holder_alive && record.holder != me { record.left.max(ASK_AGAIN) } else { record.left };
+                let left = match is_holder_alive && record.holder != me {
+                    true => record.left.max(ASK_AGAIN),
+                    // More than any lease has: the store's clock was set back, and whoever could tell is dead.
+                    false if record.left > record.facts.ttl.saturating_add(KEPT_BEYOND) => Duration::ZERO,
+                    false => record.left,
+                };
                 let is_over = lease.deadline() <= now.mono && (left.is_zero() || record.holder == me);
                 match is_over {
                     true => self.lapse_asked(service, id, now),
@@ -401,7 +446,7 @@ impl Registry {
         let lacking = instances.iter().filter(|(id, entry)| !stored.contains_key(*id) && entry.lease.deadline() > now.mono);
         effects.extend(lacking.filter_map(|(_, entry)| entry.stored()));
         for standing in stored.values() {
-            self.versions.saw(standing.version_no());
+            self.versions.saw(standing.version_no(), now.mono);
         }
         self.effects.extend(effects);
     }
@@ -409,9 +454,12 @@ impl Registry {
     /// How the store is.
     pub(super) fn store_news(&mut self, news: StoreNews, now: Now) {
         match news {
-            StoreNews::Away { others } => self.link(Link::Away { others }),
+            StoreNews::Away { others } => self.go_away(others, now.mono),
             StoreNews::Following => {
-                self.link(Link::Following);
+                if let Some(sharing) = &mut self.sharing {
+                    sharing.link = Link::Following;
+                    sharing.following_since = Some(now.mono);
+                }
                 self.recover(now.mono);
             }
             StoreNews::Lost => self.recover(now.mono),
@@ -423,10 +471,21 @@ impl Registry {
         }
     }
 
-    fn link(&mut self, link: Link) {
-        if let Some(sharing) = &mut self.sharing {
-            sharing.link = link;
+    fn heard_from(&mut self, replica: ReplicaId, now: Moment) {
+        let sharing = self.sharing.as_mut().filter(|sharing| sharing.me != replica && replica != ReplicaId::NOBODY);
+        if let Some(sharing) = sharing {
+            (sharing.others, sharing.heard_last) = (true, Some(now));
         }
+    }
+
+    /// The store cannot be used. That it names no other replica means nothing unless none was heard for as long as any would
+    /// have been: after a flush, or a change of servers, it knows only those that have come back.
+    fn go_away(&mut self, others: bool, now: Moment) {
+        let Some(sharing) = &mut self.sharing else { return };
+        let is_long = |since: Option<Moment>| since.is_some_and(|since| now.since(since) >= OTHERS_REMEMBERED);
+        let is_alone = is_long(sharing.following_since) && (sharing.heard_last.is_none() || is_long(sharing.heard_last));
+        sharing.others = others || (sharing.others && !is_alone);
+        (sharing.link, sharing.following_since) = (Link::Away { others: sharing.others }, None);
     }
 
     /// Gives the other replicas time to say what they know before anybody is judged.
@@ -442,7 +501,7 @@ impl Registry {
             let lease = entry.lease;
             self.leases.start_silent(lease, service, id);
         }
-        let is_early = |entry: &Entry| entry.lease.holder().is_some() && entry.lease.due() < due;
+        let is_early = |entry: &Entry| entry.lease.due() < due;
         let early = self.services.iter().flat_map(|(service, instances)| {
             let early = instances.iter().filter(|(_, entry)| is_early(entry));
             early.map(move |(id, _)| (service.clone(), id.clone()))

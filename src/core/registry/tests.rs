@@ -15,6 +15,7 @@ mod hold;
 mod identity;
 mod leases;
 mod model;
+mod sharing;
 mod stall;
 mod table;
 

@@ -1,0 +1,121 @@
+//! What replicas make of statements that come late, from before a change of servers, or from somebody who had not heard: each
+//! of these was a fault that the simulation of several replicas found.
+
+use super::away::{A, B, pair, replica};
+use super::*;
+use crate::record::{Record, ReplicaId, StoreNews};
+
+#[test]
+fn a_drain_by_someone_who_has_not_heard_of_the_removal_brings_nobody_back() {
+    let (mut one, mut other) = pair();
+    one.now = at(5_000);
+    one.deregister(farewell(Some("a"), "10.9.0.1")).unwrap();
+    let effects = one.registry.drain();
+    let Some(Effect::Forget(gone)) = effects.into_iter().next() else { panic!("it is removed from the store") };
+    other.now = at(9_000);
+    let span = Some(Duration::from_secs(20));
+    other.apply(Command::Drain(Draining { service: name("svc"), id: None, span })).unwrap();
+    other.tell(B, &mut one);
+    assert_eq!(one.listed(), Vec::<String>::new());
+    other.apply(Command::MergeGone(gone)).unwrap();
+    assert_eq!(other.listed(), Vec::<String>::new());
+}
+
+#[test]
+fn a_status_heard_by_someone_who_has_not_heard_of_the_move_moves_nobody_back() {
+    let (mut one, mut other) = pair();
+    one.now = at(5_000);
+    one.register(with_id("a", "http://10.0.0.2")).unwrap();
+    let moved = one.record("a", A);
+    other.now = at(9_000);
+    other.renew(Renewal { status: Some(Status::Degraded), ..heartbeat(Some("a"), "10.9.0.1") }).unwrap();
+    other.tell(B, &mut one);
+    assert_eq!(one.listed(), ["a@http://10.0.0.2"]);
+    other.apply(Command::Merge(Box::new(moved))).unwrap();
+    assert_eq!(other.listed(), ["a@http://10.0.0.2"]);
+}
+
+#[test]
+fn a_renewal_counts_for_a_version_that_was_not_known_when_it_came() {
+    let (mut one, mut other) = pair();
+    one.now = at(1_000);
+    one.register(with_id("a", "http://10.0.0.2")).unwrap();
+    let anew = one.record("a", A);
+    other.now = at(30_000);
+    other.renew(heartbeat(Some("a"), "10.9.0.1")).unwrap();
+    let _ = other.told();
+    // A minute had passed at A when the record set out; nothing has been heard of the renewal there.
+    other.apply(Command::Merge(Box::new(Record { left: Duration::from_secs(31), ..anew }))).unwrap();
+    assert_eq!(other.told(), ["renewed a", "learned anew a"], "and the others are told of it once more");
+    assert_eq!((other.pass_to(89_000), other.usable().len()), (0, 1));
+}
+
+#[test]
+fn a_removal_by_someone_who_never_knew_the_instance_wins_over_what_was_said_before() {
+    let (mut one, mut other) = (replica(A), replica(B));
+    one.register(with_id("a", "http://10.0.0.1")).unwrap();
+    other.now = at(3_000);
+    assert_eq!(other.deregister(farewell(Some("a"), "10.9.0.1")).unwrap(), Reply::Deregistered(0));
+    one.tell(A, &mut other);
+    assert_eq!(other.listed(), Vec::<String>::new());
+    other.tell(B, &mut one);
+    assert_eq!(one.listed(), Vec::<String>::new());
+}
+
+#[test]
+fn a_lease_of_ones_own_that_may_have_been_renewed_elsewhere_meanwhile_is_asked_about() {
+    let (mut one, _) = pair();
+    one.store(StoreNews::Away { others: true });
+    let record = Record { left: Duration::from_secs(40), holder: B, ..one.record("a", A) };
+    one.pass_to(59_000);
+    one.store(StoreNews::Following);
+    one.pass_to(63_900);
+    assert_eq!(one.told(), Vec::<String>::new(), "the others are coming back");
+    one.pass_to(64_000);
+    assert_eq!((one.told(), one.usable().len()), (vec!["fetch a".to_owned()], 1));
+    one.fetched("a", Some(record), true);
+    assert_eq!((one.pass_to(103_000), one.usable().len()), (0, 1));
+    // Whoever renews here from now on lapses on time.
+    one.renew(heartbeat(Some("a"), "10.9.0.1")).unwrap();
+    assert_eq!((one.pass_to(162_900), one.pass_to(163_000)), (0, 1));
+}
+
+#[test]
+fn a_store_that_has_just_lost_its_data_is_not_believed_that_nobody_else_is_there() {
+    let (mut one, mut other) = pair();
+    other.renew(heartbeat(Some("a"), "10.9.0.1")).unwrap();
+    other.tell(B, &mut one);
+    let _ = one.told();
+    one.renew(heartbeat(Some("a"), "10.9.0.1")).unwrap();
+    one.now = at(10_000);
+    one.store(StoreNews::Away { others: false });
+    one.pass_to(61_000);
+    assert_eq!((one.usable().len(), one.told().last().cloned()), (1, Some("probe 1 a".to_owned())));
+    // It was followed for long, and nobody was heard: then it is believed.
+    let mut alone = replica(A);
+    alone.register(with_id("a", "http://10.0.0.1")).unwrap();
+    alone.pass_to(59_000);
+    alone.renew(heartbeat(Some("a"), "10.9.0.1")).unwrap();
+    alone.pass_to(61_000);
+    alone.store(StoreNews::Away { others: false });
+    assert_eq!(alone.pass_to(119_000), 1);
+}
+
+#[test]
+fn more_left_than_any_lease_has_is_the_word_of_a_clock_that_was_set_back() {
+    let (mut one, mut other) = pair();
+    other.now = at(10_000);
+    other.renew(heartbeat(Some("a"), "10.9.0.1")).unwrap();
+    let _ = other.told();
+    let beyond = Record { left: Duration::from_secs(600), ..one.record("a", A) };
+    other.apply(Command::Merge(Box::new(beyond.clone()))).unwrap();
+    assert_eq!(other.upstream("a").cells.lease.holder(), None, "the renewal here is still its own");
+    // Whoever held it is dead: nobody will say better.
+    one.store(StoreNews::Following);
+    let mut third = replica(ReplicaId::of(0xC));
+    third.apply(Command::Merge(Box::new(Record { left: TTL, ..beyond.clone() }))).unwrap();
+    third.pass_to(61_500);
+    let _ = third.told();
+    third.fetched("a", Some(beyond), false);
+    assert_eq!((third.told(), third.listed()), (vec!["forget a".to_owned(), "lapsed a".to_owned()], Vec::new()));
+}
