@@ -213,8 +213,6 @@ impl RedisState {
         let mut condition = self.condition.lock();
         condition.link += 1 + condition.link % 2;
         condition.address = Some(address.to_owned());
-        // Another server has another clock.
-        condition.measured = None;
         self.news.notify_all();
     }
 
@@ -225,6 +223,8 @@ impl RedisState {
         condition.link += condition.link % 2;
         condition.address = None;
         condition.wanted = None;
+        // Another server has another clock.
+        condition.measured = None;
         self.is_following.store(false, Ordering::Release);
         self.news.notify_all();
         was_connected

@@ -113,9 +113,10 @@ impl Writer {
     }
 
     fn serve(&mut self, shelf: Shelf, pulse: Pulse) -> Result<(), Failure> {
+        // First the time, which the reader needs.
+        self.felt(pulse);
         self.shared.state.connected(&shelf.link.address);
         tracing::info!(address = shelf.link.address, "Redis connected");
-        self.felt(pulse);
         // Versions given by a guessed time are put right before any of them is written.
         self.shared.settle();
         self.outbox.refuse(false);

@@ -38,7 +38,7 @@ impl Server {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let mut process = spawn(watches, port, dir.path());
             for _ in 0..500 {
-                if connection(port).is_some() {
+                if is_up(&process, port) {
                     return Self { process, port, dir, metrics: metrics() };
                 }
                 if process.try_wait().unwrap().is_some() {
@@ -61,7 +61,7 @@ impl Server {
     /// On the same port, without what it held.
     pub(super) fn restart(&mut self) {
         self.process = spawn(None, self.port, self.dir.path());
-        while connection(self.port).is_none() {
+        while !is_up(&self.process, self.port) {
             assert!(self.process.try_wait().unwrap().is_none(), "the port was taken");
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -131,6 +131,13 @@ impl Drop for Server {
 
 pub(super) fn metrics() -> Arc<Metrics> {
     Arc::new(Metrics::new().unwrap())
+}
+
+/// Whether this very process answers on the port: another test's may have been quicker to take it.
+fn is_up(process: &Child, port: u16) -> bool {
+    let about =
+        connection(port).and_then(|mut connection| redis::cmd("INFO").arg("server").query::<String>(&mut connection).ok());
+    about.is_some_and(|about| about.lines().any(|line| line == format!("process_id:{}", process.id())))
 }
 
 fn connection(port: u16) -> Option<redis::Connection> {
