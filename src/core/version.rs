@@ -25,6 +25,9 @@ const TAG_BITS: u32 = 10;
 /// A change is numbered at most so many microseconds above what it changes.
 const CHANGE_MICROS_MAX: u64 = 1 << 6;
 
+/// Whoever registers anew does so later than this; until then a registration is not changed so often that numbers run further.
+const REGISTRATION_MICROS: u64 = 1 << 16;
+
 /// Gives numbers.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Versions {
@@ -105,6 +108,11 @@ impl Versions {
 pub(crate) fn shifted(version_no: u64, error_micros: i64) -> u64 {
     let time = (version_no >> TAG_BITS).saturating_add_signed(error_micros).min(u64::MAX >> TAG_BITS);
     time << TAG_BITS | version_no & ((1 << TAG_BITS) - 1)
+}
+
+/// Whether a later number may be that of a change of what has the earlier one; if not, that registered anew.
+pub(crate) const fn may_be_change(later: u64, earlier: u64) -> bool {
+    (later >> TAG_BITS).saturating_sub(earlier >> TAG_BITS) < REGISTRATION_MICROS
 }
 
 /// Microseconds on the store's clock at which a number was given, among processes that share one.

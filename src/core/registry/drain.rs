@@ -37,7 +37,7 @@ impl Registry {
                 Some(span) => self.start_drain(&request.service, id, span, false, now),
                 None => self.return_to_rotation(&request.service, id),
             }
-            self.restate(&request.service, id, now);
+            self.restate(&request.service, id, 0, now);
         }
         Ok(Reply::Draining(ids))
     }

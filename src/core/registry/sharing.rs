@@ -25,7 +25,7 @@ use crate::name::{InstanceId, ServiceName};
 use crate::record::{Gone, Record, ReplicaId, Standing, StoreNews, Stored, Why};
 use crate::table::Facts;
 use crate::time::{Moment, Now};
-use crate::version::shifted;
+use crate::version::{may_be_change, shifted};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -151,14 +151,14 @@ impl Registry {
         }
     }
 
-    /// A change that only replicas need to know of gets a version of its own.
-    pub(super) fn restate(&mut self, service: &ServiceName, id: &InstanceId, now: Now) {
+    /// A change that only replicas need to know of gets a version of its own, above `above` as well.
+    pub(super) fn restate(&mut self, service: &ServiceName, id: &InstanceId, above: u64, now: Now) {
         if self.sharing.is_none() {
             return;
         }
         let Some(entry) = self.services.get_mut(service).and_then(|instances| instances.get_mut(id)) else { return };
         let facts = Arc::make_mut(&mut entry.facts);
-        facts.version_no = self.versions.change(facts.version_no, now);
+        facts.version_no = self.versions.change(facts.version_no.max(above), now);
         let effect = entry.stored();
         self.effects.extend(effect);
         self.touch(service.clone());
@@ -339,7 +339,9 @@ impl Registry {
         if why == Why::Lapsed && lease.deadline() > now.mono {
             match lease.holder() {
                 // It was renewed here: it lives, and a new version says so.
-                None => self.restate(&service, &id, now),
+                None if may_be_change(version_no, known_no) => self.restate(&service, &id, version_no, now),
+                // It registered anew where it was not renewed. What is known here is out of date; it must register again.
+                None => self.depart(&gone, now),
                 // Its holder will say so. If that is not so, the store will when it is asked.
                 Some(holder) if holder != by && holder != me => {}
                 Some(_) => self.depart(&gone, now),

@@ -1,0 +1,613 @@
+//! Deterministic simulation of several replicas that share a store: their registries, their clocks, the sidecars behind a load
+//! balancer, the store's scripts and streams, and everything that goes wrong between them.
+//!
+//! Everything random comes from one seed. `SIM_SEEDS=n` runs n seeds, `SIM_SEED=s` replays one, and both together run n from s
+//! on; `SIM_ABOUT=c3-1` tells only what happened to that instance. A run has four minutes of trouble, then everybody can talk to everybody until all must agree, then nothing may
+//! happen any more but heartbeats. Everything that may go wrong does, in one run in four all of it; the other three have only
+//! one kind, so that the stricter promises that hold then can be seen to be kept.
+//!
+//! The oracle knows what clients asked and were told, and the promises; [`store`] is the protocol's other side.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
+use fleet::{Client, Envelope};
+use link::{Answer, Exchange, Ticket};
+use oracle::Oracle;
+use replica::{Clock, Outbox, Replica, Waiting};
+use rng::Rng;
+use seen::Seen;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use store::Store;
+use trouble::{Fault, Trouble};
+use vertice_core::command::{Command, Limits, Probe, Refused, Reply};
+use vertice_core::name::{InstanceId, ServiceName};
+use vertice_core::record::ReplicaId;
+use vertice_core::registry::Registry;
+use vertice_core::table::Facts;
+
+#[path = "replicas/fleet.rs"]
+mod fleet;
+#[path = "replicas/link.rs"]
+mod link;
+#[path = "replicas/oracle.rs"]
+mod oracle;
+#[path = "replicas/promises.rs"]
+mod promises;
+#[path = "replicas/replica.rs"]
+mod replica;
+#[path = "sim/rng.rs"]
+mod rng;
+#[path = "replicas/seen.rs"]
+mod seen;
+#[path = "replicas/store.rs"]
+mod store;
+#[path = "replicas/trail.rs"]
+mod trail;
+#[path = "replicas/trouble.rs"]
+mod trouble;
+
+const SEEDS: u64 = 200;
+const TROUBLE_MS: u64 = 240_000;
+/// Anti-entropy, the longest lease twice, asking, probing.
+const SETTLE_MS: u64 = 150_000;
+const QUIET_MS: u64 = 60_000;
+const LIMITS: Limits = Limits { services: 10, instances: 100, per_service: 50 };
+const DEFAULT_TTL: Duration = Duration::from_secs(20);
+const STALE_AFTER: Duration = Duration::from_secs(60);
+const TICK_MS: u64 = 1_000;
+/// An answer waits so long for the store.
+const DURABLE_MS: u64 = 250;
+
+/// An instance.
+type Key = (ServiceName, InstanceId);
+
+/// What happens next.
+#[derive(Clone, Debug)]
+enum Due {
+    /// A client does what its state calls for; void when its turn has passed.
+    Client { client: usize, turn: u64 },
+    /// A request arrives.
+    Deliver { replica: usize, life: u32, envelope: Box<Envelope> },
+    /// An answer has waited for the store for long enough.
+    Impatient { replica: usize, life: u32 },
+    /// The timer that a replica set for its next deadline fires.
+    Wake { replica: usize, life: u32 },
+    /// The registry is called because it must be called now and then.
+    Tick { replica: usize, life: u32 },
+    /// A probe ends.
+    Probed { replica: usize, life: u32, probe: Probe },
+    /// What another replica said comes out of the registrar's queue.
+    Heard { replica: usize, life: u32, command: Box<Command> },
+    /// A replica looks what there is to do with the store.
+    Look { replica: usize, life: u32, no: u64 },
+    /// The store gets to a question.
+    Execute(Box<Exchange>),
+    /// Its answer arrives.
+    Back { replica: usize, life: u32, ticket: Ticket, answer: Box<Answer> },
+    /// No answer came.
+    Timeout { replica: usize, life: u32, ticket: Ticket },
+    /// The process starts.
+    Start { replica: usize },
+    /// An operator does something.
+    Operate,
+    /// Something goes wrong.
+    Trouble,
+    /// The store is there again.
+    StoreReturns { roll: u64 },
+    /// The store's own replica has caught up.
+    Copy,
+    /// From now on nothing goes wrong.
+    Calm,
+    /// Everybody must agree.
+    Settled,
+}
+
+/// Everything there is.
+struct World {
+    clock_ms: u64,
+    rng: Rng,
+    fault: Option<Fault>,
+    agenda: BTreeMap<(u64, u64), Due>,
+    planned: u64,
+    replicas: Vec<Replica>,
+    clients: Vec<Client>,
+    store: Store,
+    /// What a failover would find.
+    copy: Store,
+    /// Readers that wait for news.
+    blocked: Vec<Exchange>,
+    trouble: Trouble,
+    is_calm: bool,
+    /// Events when everybody had to agree.
+    settled: Option<u64>,
+    oracle: Oracle,
+    /// By replica: who was there at the last look, in which version.
+    known: Vec<BTreeMap<Key, u64>>,
+    seen: Seen,
+    /// The last steps, if they are kept; if `about` is set, only those that mention it.
+    trail: Option<VecDeque<String>>,
+    about: Option<String>,
+    steps: u64,
+}
+
+impl World {
+    fn new(seed: u64, fault: Option<Fault>) -> Self {
+        let mut rng = Rng::new(seed);
+        let count = rng.between(3, 5);
+        let replicas: Vec<Replica> = (0..count).map(|_| Replica::new()).collect();
+        let clients = (0..rng.between(4, 14) as usize).map(|n| Client::new(n, count, &mut rng)).collect();
+        let trouble = Trouble::new(seed, replicas.len(), &mut rng);
+        let known = replicas.iter().map(|_| BTreeMap::new()).collect();
+        let mut world = Self {
+            clock_ms: 0,
+            rng,
+            fault,
+            agenda: BTreeMap::new(),
+            planned: 0,
+            replicas,
+            clients,
+            store: Store::default(),
+            copy: Store::default(),
+            blocked: Vec::new(),
+            trouble,
+            is_calm: false,
+            settled: None,
+            oracle: Oracle::default(),
+            known,
+            seen: Seen::default(),
+            trail: None,
+            about: std::env::var("SIM_ABOUT").ok(),
+            steps: 0,
+        };
+        (0..world.replicas.len()).for_each(|replica| world.plan(0, Due::Start { replica }));
+        for client in 0..world.clients.len() {
+            let after_ms = world.rng.below(20_000);
+            world.plan_client(client, after_ms);
+        }
+        let first_ms = world.rng.between(10_000, 40_000);
+        for (after_ms, due) in [
+            (first_ms, Due::Trouble),
+            (0, Due::Copy),
+            (5_000, Due::Operate),
+            (TROUBLE_MS, Due::Calm),
+            (TROUBLE_MS + SETTLE_MS, Due::Settled),
+        ] {
+            world.plan(after_ms, due);
+        }
+        world
+    }
+
+    /// Runs to the end.
+    fn run(&mut self) -> Result<(), String> {
+        while self.clock_ms < TROUBLE_MS + SETTLE_MS + QUIET_MS {
+            let ((at_ms, _), due) = self.agenda.pop_first().ok_or("nothing is left to do")?;
+            self.clock_ms = at_ms;
+            self.steps += 1;
+            self.step(due).map_err(|what| self.report(&what))?;
+        }
+        self.check_settled().and_then(|()| self.check_quiet()).map_err(|what| self.report(&what))
+    }
+
+    fn step(&mut self, due: Due) -> Result<(), String> {
+        if let Some(n) = due.replica() {
+            if due.life().is_some_and(|life| !self.lives(n, life)) {
+                return Ok(());
+            }
+            let until_ms = self.replicas[n].stalled_until_ms;
+            if until_ms > self.clock_ms {
+                self.plan(until_ms - self.clock_ms, due);
+                return Ok(());
+            }
+        }
+        match due {
+            Due::Client { client, turn } => self.client_acts(client, turn),
+            Due::Deliver { replica, envelope, .. } => return self.deliver(replica, *envelope),
+            Due::Impatient { replica, .. } => {
+                let clock_ms = self.clock_ms;
+                self.answer_waiting(replica, |waiting| waiting.until_ms <= clock_ms, false);
+            }
+            Due::Wake { replica, .. } => self.wake(replica),
+            Due::Tick { replica, life } => {
+                self.plan(TICK_MS, Due::Tick { replica, life });
+                self.wake(replica);
+                self.read_on(replica);
+                return self.check(replica);
+            }
+            Due::Probed { replica, probe, .. } => return self.probed(replica, &probe),
+            Due::Heard { replica, command, .. } => {
+                self.apply(replica, *command)?;
+            }
+            Due::Look { replica, no, .. } => self.looks(replica, no),
+            Due::Execute(exchange) => self.execute(*exchange),
+            Due::Back { replica, ticket, answer, .. } => return self.back(replica, ticket, *answer),
+            Due::Timeout { replica, ticket, .. } => return self.timed_out(replica, ticket),
+            Due::Start { replica } => self.start(replica),
+            Due::Operate => self.operate(),
+            Due::Trouble => self.make_trouble(),
+            Due::StoreReturns { roll } if !self.is_calm => self.store_returns(roll),
+            Due::StoreReturns { .. } => {}
+            Due::Copy => {
+                self.copy = self.store.clone();
+                let after_ms = self.rng.between(50, 1_500);
+                self.plan(after_ms, Due::Copy);
+            }
+            Due::Calm => self.calm(),
+            Due::Settled => {
+                self.settled = Some(self.store.events_ever);
+                return self.check_settled();
+            }
+        }
+        Ok(())
+    }
+
+    fn lives(&self, replica: usize, life: u32) -> bool {
+        self.replicas[replica].life == life && self.replicas[replica].registry.is_some()
+    }
+
+    fn plan(&mut self, after_ms: u64, due: Due) {
+        self.planned += 1;
+        self.agenda.insert((self.clock_ms + after_ms, self.planned), due);
+    }
+
+    // Replicas.
+
+    fn start(&mut self, n: usize) {
+        if self.replicas[n].registry.is_some() {
+            return;
+        }
+        let id = ReplicaId::of(u64::from(self.rng.below(1 << 31) as u32) << 20 | u64::from(self.rng.below(1 << 20) as u32));
+        let clock = Clock::start(self.clock_ms, &mut self.rng);
+        let registry = Registry::new(LIMITS, DEFAULT_TTL).shared(id, STALE_AFTER);
+        let life = self.replicas[n].life + 1;
+        self.replicas[n] = Replica { registry: Some(registry), id, life, clock, ..Replica::new() };
+        self.known[n].clear();
+        self.plan(TICK_MS, Due::Tick { replica: n, life });
+        self.look(n);
+    }
+
+    fn kill(&mut self, n: usize) {
+        let replica = &mut self.replicas[n];
+        let was_following = replica.following_since_ms.is_some_and(|since_ms| since_ms + 5_000 < self.clock_ms);
+        let life = replica.life;
+        *replica = Replica { life, ..Replica::new() };
+        self.oracle.died((n, life), was_following, self.clock_ms);
+        let lives = self.replicas.iter().enumerate().filter(|(_, replica)| replica.registry.is_some());
+        let lives = lives.map(|(n, replica)| (n, replica.life)).collect();
+        self.oracle.doubt_what_is_not_durable(&lives);
+    }
+
+    fn calm(&mut self) {
+        self.is_calm = true;
+        // Whoever is stopped goes on when it would have.
+        let stalled_ms = self.replicas.iter().map(|replica| replica.stalled_until_ms).max().unwrap_or(0);
+        self.trouble.end(self.clock_ms.max(stalled_ms));
+        (0..self.replicas.len()).for_each(|n| self.start(n));
+        // Whoever lost its sidecar ends as well.
+        for client in self.clients.iter_mut().filter(|client| client.phase == fleet::Phase::Off) {
+            client.serves = false;
+        }
+    }
+
+    fn deliver(&mut self, n: usize, envelope: Envelope) -> Result<(), String> {
+        let replica = &self.replicas[n];
+        let by = (n, replica.life);
+        let reply = self.apply_answered(n, envelope.command.clone());
+        let key = envelope.key();
+        let replica = &self.replicas[n];
+        let version_no = replica.facts(&key).map_or(0, |facts| facts.version_no);
+        // Nothing is promised for what was numbered by a guess, nor once another server has taken over whose clock is behind, for
+        // what is numbered by one who may have heard no number from before.
+        let is_following = replica.following_since_ms.is_some();
+        let is_numbered = replica.clock.store_ms.is_some() && (is_following || self.seen.failovers == 0);
+        let receipt = self.oracle.applied(&envelope.command, &reply, version_no, by, self.clock_ms);
+        if !is_numbered {
+            self.oracle.forget(&key);
+        }
+        let is_change = matches!(envelope.command, Command::Register(_) | Command::Deregister(_));
+        let write = replica.outbox.writes.get(&key).filter(|_| is_change).map(replica::Write::version_no);
+        let under_way = replica.under_way(&key).filter(|_| is_change);
+        match write.or(under_way).filter(|_| replica.following_since_ms.is_some()) {
+            Some(version_no) => {
+                let until_ms = self.clock_ms + DURABLE_MS;
+                let waiting = Waiting { key, version_no, until_ms, envelope, reply, receipt };
+                self.replicas[n].waiting.push_back(waiting);
+                self.plan(DURABLE_MS, Due::Impatient { replica: n, life: by.1 });
+            }
+            None => {
+                let is_durable = replica.following_since_ms.is_some();
+                self.seen.not_durable += u64::from(!is_durable && is_change);
+                self.oracle.acknowledged(&receipt, is_durable && is_change);
+                self.answered(&envelope, &reply);
+            }
+        }
+        self.look(n);
+        Ok(())
+    }
+
+    /// Answers those that waited for this.
+    fn answer_waiting(&mut self, n: usize, which: impl Fn(&Waiting) -> bool, is_durable: bool) {
+        let (those, rest): (VecDeque<Waiting>, _) = self.replicas[n].waiting.drain(..).partition(which);
+        self.replicas[n].waiting = rest;
+        for waiting in those {
+            self.seen.durable += u64::from(is_durable);
+            self.oracle.acknowledged(&waiting.receipt, is_durable);
+            self.answered(&waiting.envelope, &waiting.reply);
+        }
+    }
+
+    /// A command that nobody waits for.
+    fn apply(&mut self, n: usize, command: Command) -> Result<(), String> {
+        match self.apply_answered(n, command) {
+            Err(Refused::Full(what)) => Err(format!("replica {n} is full: {what}")),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    fn apply_answered(&mut self, n: usize, command: Command) -> Result<Reply, Refused> {
+        let replica = &mut self.replicas[n];
+        let now = replica.now(self.clock_ms);
+        let Some(registry) = &mut replica.registry else { return Ok(Reply::Done) };
+        let told = self.trail.is_some().then(|| command.clone());
+        let reply = registry.apply(command, now);
+        if let Some(command) = told {
+            let reply = format!("{reply:?}").chars().take(30).collect::<String>();
+            self.note(|world| format!("replica {n}: {} -> {reply}", world.brief(&command)));
+        }
+        self.settle(n);
+        reply
+    }
+
+    fn wake(&mut self, n: usize) {
+        let replica = &mut self.replicas[n];
+        let now = replica.now(self.clock_ms).mono;
+        let Some(registry) = &mut replica.registry else { return };
+        self.seen.lapsed += registry.expire(now) as u64;
+        replica.wake_for = None;
+        self.settle(n);
+    }
+
+    /// Takes over what is to be done, and sets the timer.
+    fn settle(&mut self, n: usize) {
+        let replica = &mut self.replicas[n];
+        let (life, asked) = (replica.life, replica.outbox.fetches.len());
+        for probe in replica.take_effects() {
+            let after_ms = self.rng.between(1, 2_000);
+            self.seen.probes += 1;
+            self.plan(after_ms, Due::Probed { replica: n, life, probe });
+        }
+        let replica = &mut self.replicas[n];
+        self.seen.asked += u64::from(replica.outbox.fetches.len() > asked);
+        if self.fault == Some(Fault::HastyLapses) {
+            for (service, id) in std::mem::take(&mut replica.outbox.fetches) {
+                let command = Command::Fetched { service, id, record: None, is_holder_alive: false };
+                self.plan(0, Due::Heard { replica: n, life, command: Box::new(command) });
+            }
+        }
+        let replica = &mut self.replicas[n];
+        let deadline = replica.registry.as_ref().and_then(Registry::next_deadline);
+        if let Some(deadline) = deadline.filter(|deadline| Some(*deadline) != replica.wake_for) {
+            let wait_ms = deadline.since(replica.now(self.clock_ms).mono).as_millis() as u64;
+            replica.wake_for = Some(deadline);
+            let late_ms = self.rng.below(50);
+            self.plan(wait_ms + 1 + late_ms, Due::Wake { replica: n, life });
+        }
+        let replica = &self.replicas[n];
+        if !replica.outbox.is_idle() {
+            self.look(n);
+        }
+    }
+
+    fn probed(&mut self, n: usize, probe: &Probe) -> Result<(), String> {
+        let key = (probe.service.clone(), probe.instance.clone());
+        let endpoint = self.replicas[n].facts(&key).map(|facts| facts.endpoint.clone());
+        let passed = self.is_well(&key, endpoint.as_ref());
+        self.seen.probes_passed += u64::from(passed);
+        self.apply(n, Command::Probed { no: probe.no, passed })
+    }
+
+    /// Nothing was told since everybody agreed.
+    fn check_quiet(&self) -> Result<(), String> {
+        let told = self.store.events_ever - self.settled.unwrap_or(0);
+        match told {
+            0 => Ok(()),
+            told => Err(format!("{told} events while nothing happened")),
+        }
+    }
+
+    // Telling.
+
+    fn report(&self, what: &str) -> String {
+        let trail: Vec<&str> = self.trail.iter().flatten().map(String::as_str).collect();
+        format!("at {} ms: {what}\nthe last steps:\n{}", self.clock_ms, trail.join("\n"))
+    }
+}
+
+impl Replica {
+    /// What it knows of an instance.
+    fn facts(&self, key: &Key) -> Option<&Facts> {
+        let mut facts = self.registry.iter().flat_map(Registry::facts);
+        facts.find(|facts| replica::key_of(facts) == *key).map(|facts| &**facts)
+    }
+
+    /// The version of an instance that is being written just now.
+    fn under_way(&self, key: &Key) -> Option<u64> {
+        self.writer.writing(key)
+    }
+
+    fn graves(&self) -> usize {
+        self.registry.as_ref().map_or(0, |registry| registry.lease_figures().graves)
+    }
+}
+
+impl Outbox {
+    fn is_idle(&self) -> bool {
+        self.writes.is_empty() && self.fetches.is_empty() && !self.is_urgent
+    }
+}
+
+impl Due {
+    /// The replica that it happens in.
+    fn replica(&self) -> Option<usize> {
+        match self {
+            Self::Deliver { replica, .. }
+            | Self::Impatient { replica, .. }
+            | Self::Wake { replica, .. }
+            | Self::Tick { replica, .. }
+            | Self::Probed { replica, .. }
+            | Self::Heard { replica, .. }
+            | Self::Look { replica, .. }
+            | Self::Back { replica, .. }
+            | Self::Timeout { replica, .. } => Some(*replica),
+            _ => None,
+        }
+    }
+
+    fn life(&self) -> Option<u32> {
+        match self {
+            Self::Deliver { life, .. }
+            | Self::Impatient { life, .. }
+            | Self::Wake { life, .. }
+            | Self::Tick { life, .. }
+            | Self::Probed { life, .. }
+            | Self::Heard { life, .. }
+            | Self::Look { life, .. }
+            | Self::Back { life, .. }
+            | Self::Timeout { life, .. } => Some(*life),
+            _ => None,
+        }
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap())
+}
+
+/// Runs one seed; the steps it took and what happened in them, or what went wrong.
+fn simulate(seed: u64, fault: Option<Fault>) -> Result<(u64, Seen), String> {
+    let mut world = World::new(seed, fault);
+    if world.run().is_ok() {
+        return Ok((world.steps, world.seen));
+    }
+    // The same again, this time taking notes.
+    let mut world = World { trail: Some(VecDeque::new()), ..World::new(seed, fault) };
+    let what = world.run().expect_err("the same seed takes the same steps");
+    Err(format!("seed {seed} (replay with SIM_SEED={seed}) {what}"))
+}
+
+/// Runs seeds on every core; the steps they took and what happened in them.
+fn simulate_all(seeds: std::ops::Range<u64>) -> (u64, Seen) {
+    let next = AtomicU64::new(seeds.start);
+    let sum = |one: (u64, Seen), other: (u64, Seen)| (one.0 + other.0, one.1.plus(other.1));
+    let some = || {
+        let claim = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| seeds.contains(seed));
+        let run = |seed| simulate(seed, None).unwrap_or_else(|what| panic!("{what}"));
+        std::iter::from_fn(claim).map(run).fold(Default::default(), sum)
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(some)).collect();
+        let done = threads.into_iter().map(|thread| thread.join().expect("a seed failed; it says above which"));
+        done.fold(Default::default(), sum)
+    })
+}
+
+#[expect(clippy::disallowed_methods, reason = "the replay is asked for through the environment, the speed needs a clock")]
+#[test]
+fn replicas_agree_and_lose_nobody() {
+    let (first, count) = (number("SIM_SEED"), number("SIM_SEEDS"));
+    let seeds = match first {
+        Some(first) => first..first + count.unwrap_or(1),
+        None => 0..count.unwrap_or(SEEDS),
+    };
+    let (count, start) = (seeds.end - seeds.start, std::time::Instant::now());
+    let (steps, seen) = simulate_all(seeds);
+    let hours = (TROUBLE_MS + SETTLE_MS + QUIET_MS) as f64 * count as f64 / 3.6e6;
+    let took = start.elapsed().as_secs_f64();
+    println!("{count} seeds, {steps} steps, {hours:.0} simulated hours in {took:.1} s: {:.1} hours per second", hours / took);
+    println!("{seen:?}");
+    assert!(count < SEEDS || seen.is_everything_at_least(5), "the simulation no longer meets what it is for: {seen:?}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_steps() {
+    let trail = |seed| {
+        let mut world = World { trail: Some(VecDeque::new()), ..World::new(seed, None) };
+        world.run().unwrap();
+        (world.steps, world.trail)
+    };
+    assert_eq!(trail(3), trail(3));
+}
+
+/// Some seed of the first few fails under the fault, and says so.
+fn noticed(fault: Fault, as_one_of: &[&str]) {
+    let failures = (0..60).filter_map(|seed| simulate(seed, Some(fault)).err());
+    let mut other = Vec::new();
+    for failure in failures {
+        let line = failure.lines().next().unwrap_or_default().to_owned();
+        if as_one_of.iter().any(|what| line.contains(what)) {
+            return;
+        }
+        other.push(line);
+    }
+    panic!("{fault:?}: {other:#?}");
+}
+
+#[test]
+fn numbers_by_wall_clocks_are_noticed() {
+    noticed(Fault::WallVersions, &["instead of", "is back", "is not there", "differ", "does not know"]);
+}
+
+#[test]
+fn absence_taken_for_deletion_is_noticed() {
+    noticed(Fault::AbsenceDeletes, &["was taken from", "is not there"]);
+}
+
+#[test]
+fn a_store_without_graves_is_noticed() {
+    noticed(Fault::NoGraves, &["is back"]);
+}
+
+#[test]
+fn a_position_noted_too_late_is_noticed() {
+    noticed(Fault::LatePosition, &["follows and does not know"]);
+}
+
+#[test]
+fn gaps_that_nobody_minds_are_noticed() {
+    noticed(Fault::GapsIgnored, &["follows and does not know"]);
+}
+
+#[test]
+fn lapses_that_nobody_asked_about_are_noticed() {
+    noticed(Fault::HastyLapses, &["was taken from", "is not there"]);
+}
+
+#[test]
+fn echoes_are_noticed() {
+    noticed(Fault::Echo, &["events while nothing happened", "does not come to an end"]);
+}
+
+#[test]
+fn writes_without_a_comparison_are_noticed() {
+    noticed(Fault::NoComparison, &["is back", "instead of", "is not there", "follows and does not know", "differ"]);
+}
+
+#[test]
+fn survey() {
+    let Some(count) = number("SIM_SURVEY") else { return };
+    let first = number("SIM_SEED").unwrap_or(0);
+    let mut kinds: BTreeMap<String, (u64, String)> = BTreeMap::new();
+    for seed in first..first + count {
+        if let Err(what) = simulate(seed, None) {
+            let line = what.lines().next().unwrap().to_owned();
+            let kind: String =
+                line.split(" ms: ").nth(1).unwrap_or("?").chars().filter(|c| c.is_alphabetic() || *c == ' ').take(80).collect();
+            kinds.entry(format!("{} {kind}", seed % 4)).or_insert((0, line)).0 += 1;
+        }
+    }
+    for (_, (count, line)) in kinds {
+        println!("{count:>4} {}", line.chars().take(330).collect::<String>());
+    }
+}
