@@ -364,7 +364,7 @@ impl World {
         let now = replica.now(self.clock_ms).mono;
         let Some(registry) = &mut replica.registry else { return };
         self.seen.lapsed += registry.expire(now) as u64;
-        replica.wake_for = None;
+        replica.wake_for = replica.wake_for.filter(|at| *at > now);
         self.settle(n);
     }
 

@@ -3,7 +3,91 @@
 
 use super::away::{A, B, pair, replica};
 use super::*;
-use crate::record::{Record, ReplicaId, StoreNews};
+use crate::record::{Gone, Record, ReplicaId, StoreNews, Why};
+use proptest::prelude::*;
+
+const IDS: [&str; 3] = ["a", "b", "c"];
+
+/// What happened elsewhere, in this order.
+#[derive(Clone, Debug)]
+enum Step {
+    Register { id: usize, place: usize },
+    Change { id: usize },
+    Remove { id: usize },
+}
+
+fn history() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        3 => (0..IDS.len(), 0usize..3).prop_map(|(id, place)| Step::Register { id, place }),
+        2 => (0..IDS.len()).prop_map(|id| Step::Change { id }),
+        2 => (0..IDS.len()).prop_map(|id| Step::Remove { id }),
+    ];
+    proptest::collection::vec(step, 1..12)
+}
+
+/// What the replicas said about it, and what there is in the end: places and versions by id.
+fn said(history: &[Step]) -> (Vec<Command>, BTreeMap<usize, (usize, u64)>) {
+    let (mut said, mut there) = (Vec::new(), BTreeMap::<usize, (usize, u64)>::new());
+    for (n, step) in (1u64..).zip(history) {
+        let now_no = (n * 100_000) << 10;
+        match *step {
+            Step::Register { id, place } => {
+                let displaced = there.extract_if(.., |other, (at, _)| *at == place && *other != id);
+                said.extend(displaced.map(|(other, _)| gone(other, now_no)).collect::<Vec<_>>());
+                there.insert(id, (place, now_no));
+                said.push(put(id, place, now_no));
+            }
+            Step::Change { id } => {
+                let Some((place, version_no)) = there.get_mut(&id) else { continue };
+                *version_no += 1 << 10;
+                said.push(put(id, *place, *version_no));
+            }
+            Step::Remove { id } => {
+                there.remove(&id);
+                said.push(gone(id, now_no));
+            }
+        }
+    }
+    (said, there)
+}
+
+fn put(instance: usize, place: usize, version_no: u64) -> Command {
+    let mut facts = replica(B);
+    facts.register(with_id(IDS[instance], &format!("http://10.0.0.{place}"))).unwrap();
+    let mut facts = (*facts.upstream(IDS[instance]).facts).clone();
+    facts.version_no = version_no;
+    Command::Merge(Box::new(Record { facts: Arc::new(facts), left: TTL, holder: B, drain: None }))
+}
+
+fn gone(instance: usize, version_no: u64) -> Command {
+    let (service, id, kept) = (name("svc"), id(IDS[instance]), TTL * 2);
+    Command::MergeGone(Gone { service, id, version_no, why: Why::Removed, by: B, kept, finishing: None })
+}
+
+proptest! {
+    #[test]
+    fn whatever_order_statements_come_in_and_however_often_the_end_is_the_same(
+        history in history(),
+        order in proptest::collection::vec(any::<proptest::sample::Index>(), 0..24),
+    ) {
+        let (said, there) = said(&history);
+        let mut rig = replica(A);
+        if !said.is_empty() {
+            for index in order {
+                rig.apply(index.get(&said).clone()).unwrap();
+            }
+        }
+        // Whatever came before, in the end everything has come.
+        for command in said.iter().rev() {
+            rig.apply(command.clone()).unwrap();
+        }
+        let known: BTreeMap<_, _> =
+            rig.registry.facts().map(|facts| (facts.id.to_string(), (facts.endpoint.to_string(), facts.version_no))).collect();
+        let right = there.iter().map(|(id, (place, no))| (IDS[*id].to_owned(), (format!("http://10.0.0.{place}"), *no)));
+        prop_assert_eq!(known, right.collect::<BTreeMap<_, _>>());
+        prop_assert!(rig.told().iter().all(|effect| !effect.starts_with("fetch")));
+    }
+}
 
 #[test]
 fn a_drain_by_someone_who_has_not_heard_of_the_removal_brings_nobody_back() {
@@ -118,4 +202,31 @@ fn more_left_than_any_lease_has_is_the_word_of_a_clock_that_was_set_back() {
     let _ = third.told();
     third.fetched("a", Some(beyond), false);
     assert_eq!((third.told(), third.listed()), (vec!["forget a".to_owned(), "lapsed a".to_owned()], Vec::new()));
+}
+
+#[test]
+fn a_lapse_elsewhere_of_what_was_changed_there_is_outweighed_and_of_what_registered_anew_is_not() {
+    let lapsed = |version_no| {
+        let (service, id, kept) = (name("svc"), id("a"), TTL * 2);
+        Command::MergeGone(Gone { service, id, version_no, why: Why::Lapsed, by: A, kept, finishing: None })
+    };
+    let renewed = || {
+        let (mut one, mut other) = pair();
+        (one.now, other.now) = (at(30_000), at(30_000));
+        other.renew(heartbeat(Some("a"), "10.9.0.1")).unwrap();
+        let _ = other.told();
+        (one, other)
+    };
+    let (mut one, mut other) = renewed();
+    one.renew(Renewal { status: Some(Status::Degraded), ..heartbeat(Some("a"), "10.9.0.1") }).unwrap();
+    let changed = one.record("a", A).facts.version_no;
+    other.apply(lapsed(changed)).unwrap();
+    assert_eq!((other.told(), other.usable().len()), (vec!["persist a".to_owned()], 1));
+    assert!(other.record("a", B).facts.version_no > changed);
+
+    let (mut one, mut other) = renewed();
+    one.register(with_id("a", "http://10.0.0.2")).unwrap();
+    let anew = one.record("a", A).facts.version_no;
+    other.apply(lapsed(anew)).unwrap();
+    assert_eq!(other.listed(), Vec::<String>::new(), "nobody would be found where it was");
 }

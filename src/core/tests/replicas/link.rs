@@ -128,6 +128,17 @@ pub(crate) struct Ticket {
 }
 
 impl Writer {
+    /// How long there is nothing to do.
+    fn idle_ms(&self, clock_ms: u64, has_no_renewals: bool) -> u64 {
+        let next_ms = match self.stage {
+            Stage::Off => self.retry_ms,
+            Stage::Up if has_no_renewals => self.next_beat_ms.min(self.next_reconcile_ms),
+            Stage::Up => self.next_beat_ms.min(self.next_reconcile_ms).min(self.next_renew_ms),
+            _ => clock_ms + 100,
+        };
+        next_ms.saturating_sub(clock_ms).clamp(1, 500)
+    }
+
     /// The version of an instance that is being written just now.
     pub(crate) fn writing(&self, key: &Key) -> Option<u64> {
         let (_, Op::Write(writes)) = self.under_way.as_ref()? else { return None };
@@ -356,7 +367,7 @@ impl World {
         let (life, no) = (replica.life, replica.writer.next_look);
         let after_ms = match self.next_op(n) {
             Some(op) => return self.send(n, Lane::Writer, op),
-            None => self.rng.between(40, 60),
+            None => self.replicas[n].writer.idle_ms(self.clock_ms, self.replicas[n].outbox.renewals.is_empty()),
         };
         self.plan(after_ms, Due::Look { replica: n, life, no });
     }

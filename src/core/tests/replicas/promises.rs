@@ -34,7 +34,9 @@ impl World {
         let is_settled = self.trouble.partial_until_ms + SETTLED_MS < self.clock_ms
             && replica.following_since_ms.is_some_and(|since_ms| since_ms + SETTLED_MS < self.clock_ms);
         let runs = |well: &Well| well.runs(self.clock_ms + SLACK_MS);
-        let lacking = self.oracle.well().filter(|(key, well)| runs(well) && !shown.contains_key(key));
+        // Nothing is promised to those of whose registration nothing is known for certain.
+        let is_known = |key: &Key| self.oracle.registered_no(key).is_some();
+        let lacking = self.oracle.well().filter(|(key, well)| is_known(key) && runs(well) && !shown.contains_key(key));
         for (key, well) in lacking {
             if well.by == life {
                 return Err(format!("{} was renewed at replica {n} and is not there: {well:?}", key.1));
