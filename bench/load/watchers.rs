@@ -5,7 +5,10 @@
 //! one JSON object: microseconds from sending the registration, and from its 201, until the bytes are read by each client
 //! (percentiles over all). It ends with its input. One thread, so the last clients of a thousand are also read last.
 
-use std::io::{self, BufRead, Write};
+mod measure;
+
+use measure::{micros, now, percentiles, say};
+use std::io::{self, BufRead};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -167,25 +170,4 @@ async fn collect(arrivals: &mut mpsc::Receiver<Instant>, count: usize) -> io::Re
         times
     };
     tokio::time::timeout(PATIENCE, all).await.map_err(|_| io::Error::other("not every watcher heard of the change"))
-}
-
-/// Zero when the bytes were there before.
-fn micros(at: Instant, since: Instant) -> u64 {
-    u64::try_from(at.saturating_duration_since(since).as_micros()).unwrap_or(u64::MAX)
-}
-
-fn percentiles(micros: &mut [u64]) -> String {
-    micros.sort_unstable();
-    let at = |share: f64| micros.get((micros.len() as f64 * share) as usize).or(micros.last()).copied().unwrap_or(0);
-    format!("{{\"p50\":{},\"p99\":{},\"max\":{}}}", at(0.5), at(0.99), at(1.0))
-}
-
-fn say(line: &str) -> io::Result<()> {
-    writeln!(io::stdout(), "{line}")?;
-    io::stdout().flush()
-}
-
-#[expect(clippy::disallowed_methods, reason = "a bench measures time")]
-fn now() -> Instant {
-    Instant::now()
 }
