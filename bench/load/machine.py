@@ -73,7 +73,7 @@ def cpu_name():
 def versions():
     """What is compared with what."""
     texts = []
-    for command in (["nginx", "-v"], ["haproxy", "-v"], ["wrk", "-v"]):
+    for command in (["nginx", "-v"], ["haproxy", "-v"], ["wrk", "-v"], ["redis-server", "-v"]):
         path = shutil.which(command[0], path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
         if path:
             done = subprocess.run([path, *command[1:]], check=False, capture_output=True, text=True)

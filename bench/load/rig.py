@@ -77,6 +77,7 @@ class Programs:
         self.sidecar = os.path.join(release, "vertice-sidecar")
         self.upstream = os.path.join(release, "examples", "bench-upstream")
         self.watchers = os.path.join(release, "examples", "bench-watchers")
+        self.replicas = os.path.join(release, "examples", "bench-replicas")
         self.nginx = find("nginx")
         self.haproxy = find("haproxy")
 
@@ -91,8 +92,9 @@ def find(name):
 class Rig:
     """Starts servers in a temporary directory and ends them."""
 
-    def __init__(self, directory, stack, programs, proxy_core):
-        self.directory, self.stack, self.programs, self.proxy_core = directory, stack, programs, proxy_core
+    def __init__(self, directory, stack, programs, cores, proxy_core):
+        self.directory, self.stack, self.programs = directory, stack, programs
+        self.cores, self.proxy_core = cores, proxy_core
         self.count = 0
         upstream = self.spawn([programs.upstream], cores=None, stdout=subprocess.PIPE)
         self.upstream_port = int(upstream.stdout.readline())
@@ -236,9 +238,9 @@ def get(port, path):
         return answer.read()
 
 
-def wait_for(condition, what, pause=0.02):
+def wait_for(condition, what, pause=0.02, patience=PATIENCE):
     """Calls it until it is true and does not raise."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while True:
         try:
             if condition():
@@ -246,7 +248,7 @@ def wait_for(condition, what, pause=0.02):
         except (OSError, Unusable):
             pass
         if time.monotonic() > deadline:
-            raise Unusable(f"waited {PATIENCE} s for {what} in vain")
+            raise Unusable(f"waited {patience} s for {what} in vain")
         time.sleep(pause)
 
 
