@@ -198,6 +198,10 @@ def scale_of(rig, count, services, instances, seconds):
         }
 
 
+# With the processes that rewrite its log.
+REDIS_CPU = ("used_cpu_sys", "used_cpu_user", "used_cpu_sys_children", "used_cpu_user_children")
+
+
 class Usage:
     """What everybody has used so far."""
 
@@ -205,10 +209,10 @@ class Usage:
         self.at = time.monotonic()
         self.cpu = [member.cpu_seconds() for member in cluster.members]
         self.rss = [member.rss_kib() for member in cluster.members]
-        self.redis_cpu = cluster.redis.server.cpu_seconds()
         self.redis_rss = cluster.redis.server.rss_kib()
         self.redis_written = written(cluster.redis.server.child.pid)
         self.info = cluster.redis.info()
+        self.redis_cpu = sum(value for name, value in self.info.items() if name in REDIS_CPU)
 
 
 def written(pid):
