@@ -241,14 +241,15 @@ impl Fleet {
 
     /// Registers the next one that nobody has registered, until there is none.
     fn fill(&self, next: &AtomicUsize, begun: Instant, registered: &[AtomicBool], tally: &Mutex<Tally>) {
-        let mut clients = self.clients();
+        let (own, mut clients) = (Mutex::default(), self.clients());
         while now() - begun < FILL_PATIENCE {
             let nth = next.fetch_add(1, Ordering::Relaxed);
-            let Some(registered) = registered.get(nth) else { return };
+            let Some(registered) = registered.get(nth) else { break };
             let (service, instance) = self.name(nth);
-            let is_done = Tally::ask(tally, &mut clients, nth, &registration(&service, &instance, self.upstream, 60), 201);
+            let is_done = Tally::ask(&own, &mut clients, nth, &registration(&service, &instance, self.upstream, 60), 201);
             registered.store(is_done, Ordering::Relaxed);
         }
+        Tally::add(tally, own);
     }
 
     /// Heartbeats of those that are registered, spread evenly over the interval from the very beginning: nobody is silent for
@@ -278,14 +279,15 @@ fn sweep(services: usize, connections: usize, router: u16) -> io::Result<()> {
     thread::scope(|scope| {
         for _ in 0..connections {
             scope.spawn(|| {
-                let mut clients = [Client::new(router)];
+                let (own, mut clients) = (Mutex::default(), [Client::new(router)]);
                 loop {
                     let nth = next.fetch_add(1, Ordering::Relaxed);
                     if nth >= services {
-                        return;
+                        break;
                     }
-                    Tally::ask(&tally, &mut clients, 0, &fetch(&fleet_service(nth)), 200);
+                    Tally::ask(&own, &mut clients, 0, &fetch(&fleet_service(nth)), 200);
                 }
+                Tally::add(&tally, own);
             });
         }
     });

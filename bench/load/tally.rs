@@ -63,6 +63,20 @@ impl Tally {
         is_answered
     }
 
+    /// Adds what one thread counted on its own: threads that share a tally at full speed would mostly wait for each other.
+    pub(crate) fn add(tally: &Mutex<Self>, own: Mutex<Self>) {
+        let own = own.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+        tally.requests += own.requests;
+        tally.micros.extend(own.micros);
+        tally.durable += own.durable;
+        tally.moved += own.moved;
+        tally.in_flight += own.in_flight;
+        for (complaint, times) in own.failed {
+            *tally.failed.entry(complaint).or_default() += times;
+        }
+    }
+
     /// As JSON; it begins anew.
     pub(crate) fn take(tally: &Mutex<Self>) -> String {
         let mut tally = std::mem::take(&mut *tally.lock().unwrap_or_else(PoisonError::into_inner));
