@@ -60,11 +60,12 @@ def durability(rig, options, report):
     count = 100 if options.quick else 500
     loads = {"one after another": 0, "beside 100/s": 100}
     merged = {}
-    with Cluster(rig, 1) as shared, Cluster(rig, 1, has_redis=False) as embedded:
+    with Cluster(rig, 1) as alone, Cluster(rig, REPLICAS) as shared, Cluster(rig, 1, has_redis=False) as embedded:
+        stores = {"Redis, 1 replica": alone, f"Redis, {REPLICAS} replicas": shared, "embedded": embedded}
         for _ in range(options.rounds):
             for name, background in loads.items():
-                for store, cluster in (("Redis", shared), ("embedded", embedded)):
-                    result = cluster.generate("register", count, background, cluster.registries())
+                for store, cluster in stores.items():
+                    result = cluster.generate("register", count, background, cluster.registries()[:1])
                     demand(result["own"], count)
                     demand(result["beside"])
                     merged.setdefault((name, store), []).append(result["own"])
@@ -163,12 +164,15 @@ def scale_of(rig, count, services, instances, seconds):
             newcomer = cluster.start()
             wait_for(lambda: answers(newcomer), "another replica to answer", pause=0.005)
             accepting = time.monotonic() - started
+            known = metrics(newcomer)["registry_active_instances"]
             wait_for(lambda: complete(newcomer, services, total), "another replica to know all", pause=0.01, patience=60)
             resync = time.monotonic() - started
             sweep = cluster.generate("sweep", services, 16, [newcomer.port])
             demand(sweep, services)
             time.sleep(1)
             reconcile = {member.name: reconciles(member) for member in cluster.members}
+            rewritten = flush(cluster, services, total)
+            demand(fleet.ask()["beats"])
         per_second = lambda key: (after.info[key] - full.info[key]) / span
         return [
             ("registering all: s", f"{filled['micros'] / 1e6:.1f}"),
@@ -185,8 +189,10 @@ def scale_of(rig, count, services, instances, seconds):
             ("CPU of each gateway, % of a core", ", ".join(f"{(b - a) / span:.1%}" for a, b in zip(full.cpu, after.cpu))),
             ("comparison with Redis on A: times, mean s", reconcile["A"]),
             ("another replica started: ms until it answers", f"{accepting * 1000:.0f}"),
+            ("… instances it knows then", f"{known:.0f}"),
             ("… until all is routable, ms", f"{resync * 1000:.0f}"),
             ("… its comparisons: times, mean s", reconcile[newcomer.name]),
+            (f"FLUSHALL with {count + 1} replicas: until all is written again, s", f"{rewritten:.1f}"),
             ("RSS of gateway A, KiB per instance", f"{(full.rss[0] - empty.rss[0]) / total:.2f}"),
             ("… MiB in all, after the heartbeats", f"{after.rss[0] / 1024:.0f}"),
             ("Redis: used memory, KiB per instance", f"{(full.info['used_memory'] - empty.info['used_memory']) / total / 1024:.2f}"),
@@ -222,6 +228,20 @@ def complete(member, services, instances):
     wanted = {"registry_active_services": services, "registry_active_instances": instances}
     found = metrics(member)
     return all(found.get(name) == value for name, value in wanted.items())
+
+
+def flush(cluster, services, instances):
+    """Redis loses everything; how many seconds until the replicas have written it again."""
+    started = time.monotonic()
+    cluster.redis.command("FLUSHALL")
+
+    def is_back():
+        # Each instance has a key, and each service two: how the predecessor reads it, and which instances it has.
+        keys, names = cluster.redis.command("DBSIZE"), cluster.redis.command("SCARD", "vx:names")
+        return names == services and keys >= instances + 2 * services
+
+    wait_for(is_back, "everything to be written again", pause=0.05, patience=120)
+    return time.monotonic() - started
 
 
 def reconciles(member):

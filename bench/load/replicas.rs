@@ -31,7 +31,7 @@ use tally::Tally;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a prober waits before it asks again; what is measured is late by half of it and an answer's time.
-const PROBE_PAUSE: Duration = Duration::from_micros(200);
+const PROBE_PAUSE: Duration = Duration::from_micros(500);
 const BEATERS: usize = 16;
 const BEAT_INTERVAL: Duration = Duration::from_secs(30);
 const FILL_PATIENCE: Duration = Duration::from_secs(300);
