@@ -299,7 +299,8 @@ def faults(rig, options, report):
                 time.sleep(2)
                 rows.append(fault_row(name, load.ask()))
     head = ["", "requests through A", "failed", "p99 ms", "max", "requests through all in turn", "failed",
-            "in flight on a killed one", "p99 ms", "max", "heartbeats", "failed", "registrations", "failed", "not durable", "why"]
+            "in flight on a killed one", "p99 ms", "max", "heartbeats", "failed", "registrations", "failed", "not durable",
+            "slowest, ms", "why"]
     report.table(f"Failed requests beside faults (goal: 0), {REPLICAS} replicas", head, rows)
 
 
@@ -315,7 +316,7 @@ def fault_row(name, result):
     beats, churn = result["beats"], result["churn"]
     row += [str(beats["requests"]), str(beats["failed"]), str(churn["requests"]), str(churn["failed"])]
     answered = churn["requests"] - churn["failed"] - churn["in_flight"]
-    row.append(str(answered - churn["durable"]))
+    row += [str(answered - churn["durable"]), millis(churn["took"])[2]]
     row.append("; ".join(f"{part}: {tally['why']}" for part, tally in result.items() if tally["why"]))
     return row
 
