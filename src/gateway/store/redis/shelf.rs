@@ -410,7 +410,7 @@ impl Shelf {
         let mut call = script::BEAT.on(["vx:replicas", "vx:epoch"].into_iter());
         let json = description.map(|description| serde_json::to_string(description).unwrap_or_default());
         let open = json.as_deref().and_then(|json| json.strip_suffix('}')).unwrap_or_default();
-        call.arg(record::hex(self.me)).arg(open).arg(format!("{:016x}{:016x}", random(), random()));
+        call.arg(record::hex(self.me)).arg(open).arg(format!("{:016x}{:016x}", random(), random())).arg(DESCRIPTION_MAX);
         let sent = clock::mono();
         let reply = self.link.run_one("beat", call, &self.metrics)?;
         let received = clock::mono();

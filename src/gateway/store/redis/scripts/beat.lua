@@ -1,6 +1,6 @@
 -- Says that a replica lives, forgets those that have not said so for a minute, and tells the time.
 -- KEYS: vx:replicas, vx:epoch
--- ARGV: replica, its description without the closing brace ('' takes it out), a new epoch
+-- ARGV: replica, its description without the closing brace ('' takes it out), a new epoch, bytes that a description may have
 local function is(key, kind)
   local found = redis.call('TYPE', key).ok
   return found == kind or found == 'none'
@@ -23,15 +23,24 @@ else
 end
 local replicas = {}
 if redis.call('HLEN', KEYS[1]) <= 1000 then
-  local all = redis.call('HGETALL', KEYS[1])
-  for n = 1, #all, 2 do
-    local ok, entry = pcall(cjson.decode, all[n + 1])
+  for _, replica in ipairs(redis.call('HKEYS', KEYS[1])) do
+    -- Reading what is larger than any description would hold everybody up.
+    local text = '{}'
+    if redis.call('HSTRLEN', KEYS[1], replica) <= tonumber(ARGV[4]) then
+      text = redis.call('HGET', KEYS[1], replica)
+    end
+    local ok, entry = pcall(cjson.decode, text)
     local at = ok and type(entry) == 'table' and tonumber(entry.at_ms)
     if at and at < now - 60000 then
-      redis.call('HDEL', KEYS[1], all[n])
-    elseif at then
-      replicas[#replicas + 1] = all[n]
-      replicas[#replicas + 1] = all[n + 1]
+      redis.call('HDEL', KEYS[1], replica)
+    else
+      if at and at > now then
+        -- The clock was set back, or another server has taken over. Whoever is dead must not live until then.
+        text = string.gsub(text, '"at_ms":[^,}]*', '"at_ms":' .. string.format('%.0f', now))
+        redis.call('HSET', KEYS[1], replica, text)
+      end
+      replicas[#replicas + 1] = replica
+      replicas[#replicas + 1] = text
     end
   end
 end

@@ -193,6 +193,24 @@ fn indexes_and_time_are_read_back() {
     assert_ne!(a.beat(Some(&description())).unwrap().epoch, pulse.epoch);
 }
 
+#[test]
+fn a_list_of_replicas_with_absurd_entries_is_read_at_once_and_nobody_lives_in_the_future() {
+    let server = Server::start();
+    let mut a = server.shelf(5);
+    a.beat(Some(&description())).unwrap();
+    let (seconds, _): (u64, u64) = server.run(&["TIME"]);
+    let ahead = format!(r#"{{"replica_id":"dead","zone":null,"version":"1","at_ms":{}}}"#, (seconds + 3_600) * 1_000);
+    let _: i64 = server.run(&["HSET", "vx:replicas", &record::hex(ReplicaId::of(6)), &ahead]);
+    let _: i64 = server.run(&["HSET", "vx:replicas", "stranger", &"x".repeat(3_000_000), "nothing", "5"]);
+    let pulse = a.beat(Some(&description())).unwrap();
+    assert_eq!(pulse.replicas.len(), 2);
+    assert_eq!(server.metrics.store_skipped.with_label_values(&["damaged"]).get(), 2);
+    let entry = server.field("vx:replicas", &record::hex(ReplicaId::of(6))).unwrap();
+    let at_ms: u64 = entry.split_once("\"at_ms\":").unwrap().1.trim_end_matches('}').parse().unwrap();
+    assert!((seconds * 1_000..(seconds + 600) * 1_000).contains(&at_ms), "it ages from now on: {entry}");
+    assert_eq!(server.run::<usize>(&["HSTRLEN", "vx:replicas", "stranger"]), 3_000_000, "and what is not ours is left alone");
+}
+
 fn description() -> Description {
     Description { replica_id: "a".to_owned(), zone: None, version: "1" }
 }
