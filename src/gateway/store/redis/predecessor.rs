@@ -84,9 +84,20 @@ impl Flat {
     }
 }
 
-/// What the predecessor is shown of a service's best instance: the values of [`FIELDS`], and for how long. `None` when it shows
-/// that instance itself, or its lease is over.
-pub(super) fn shown(best: &Upstream, now: Moment) -> Option<([String; FIELDS.len()], Duration)> {
+/// What the predecessor is shown of a service.
+pub(super) struct Shown {
+    pub(super) service: ServiceName,
+    /// Its best instance, and the version of it.
+    pub(super) id: InstanceId,
+    pub(super) version_no: u64,
+    /// The values of [`FIELDS`].
+    pub(super) values: [String; FIELDS.len()],
+    /// For how long.
+    pub(super) left: Duration,
+}
+
+/// What the predecessor is shown of a service's best instance. `None` when it shows that instance itself, or its lease is over.
+pub(super) fn shown(best: &Upstream, now: Moment) -> Option<Shown> {
     let lease = &best.cells.lease;
     let left = lease.deadline().since(now);
     if lease.holder() == Some(ReplicaId::PREDECESSOR) || left < Duration::from_millis(1) {
@@ -101,7 +112,7 @@ pub(super) fn shown(best: &Upstream, now: Moment) -> Option<([String; FIELDS.len
         seconds(facts.registered_wall_ms),
         seconds(lease.renewed_wall_ms()),
     ];
-    Some((values, left))
+    Some(Shown { service: facts.service.clone(), id: facts.id.clone(), version_no: facts.version_no, values, left })
 }
 
 /// As Python reads and writes them.

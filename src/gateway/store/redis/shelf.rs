@@ -2,7 +2,7 @@
 
 use super::connect::Link;
 use super::failure::Failure;
-use super::predecessor::{self, Flat};
+use super::predecessor::{self, Flat, Shown};
 use super::record::{self, FIELDS, Fields, Kept};
 use super::script::{self, PIPELINE_MAX, list, micros, number, text};
 use super::skipped::Skipped;
@@ -459,21 +459,19 @@ impl Shelf {
     }
 
     /// Shows services' best instances to the predecessor; at most [`PIPELINE_MAX`].
-    pub(super) fn mirror(
-        &mut self,
-        shown: &[(ServiceName, [String; predecessor::FIELDS.len()], Duration)],
-    ) -> Result<(), Failure> {
-        let call = |(service, values, left): &(ServiceName, [String; predecessor::FIELDS.len()], Duration)| {
-            let flat = record::flat_key(service);
-            let mut call = script::MIRROR.on([&*flat, "services:index", "vx:mirrors"].into_iter());
-            call.arg(service.as_str()).arg(record::millis(*left).max(1));
-            values.iter().for_each(|value| {
+    pub(super) fn mirror(&mut self, shown: &[Shown]) -> Result<(), Failure> {
+        let call = |shown: &Shown| {
+            let Shown { service, id, .. } = shown;
+            let (flat, record) = (record::flat_key(service), record::record_key(service, id));
+            let mut call = script::MIRROR.on([&*flat, "services:index", "vx:mirrors", &record].into_iter());
+            call.arg(service.as_str()).arg(record::millis(shown.left).max(1)).arg(record::version(shown.version_no));
+            shown.values.iter().for_each(|value| {
                 call.arg(value);
             });
             call
         };
         let calls = shown.iter().map(call).collect();
-        for (result, (service, ..)) in self.link.run("mirror", calls, &self.metrics)?.iter().zip(shown) {
+        for (result, Shown { service, .. }) in self.link.run("mirror", calls, &self.metrics)?.iter().zip(shown) {
             let is_foreign = result.as_ref().map_or(true, |value| text(value) == Some("foreign"));
             if is_foreign {
                 self.skipped.note(&record::flat_key(service), "foreign", "it is no flat record");

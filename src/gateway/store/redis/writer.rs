@@ -325,8 +325,7 @@ impl Writer {
         let (now, table) = (clock::mono(), self.shared.table.load_full());
         let shown = |name: &ServiceName| {
             let service = table.get(name.as_str()).filter(|service| !service.is_fallback)?;
-            let (values, left) = predecessor::shown(service.best().filter(|best| !best.is_leaving)?, now)?;
-            Some((name.clone(), values, left))
+            predecessor::shown(service.best().filter(|best| !best.is_leaving)?, now)
         };
         let shown: Vec<_> = services.iter().filter_map(shown).collect();
         for shown in shown.chunks(PIPELINE_MAX) {

@@ -5,6 +5,7 @@ use crate::config::RedisSettings;
 use crate::registrar::outbox::{Change, Key};
 use crate::store::redis::connect::Dialler;
 use crate::store::redis::failure::Failure;
+use crate::store::redis::predecessor::Shown;
 use crate::store::redis::record::{self, Kept};
 use crate::store::redis::shelf::{Answer, Description, Shelf};
 use crate::store::suite::{self, gone, there};
@@ -266,8 +267,11 @@ fn foreign_and_damaged_keys_are_skipped_told_and_left_alone() {
     assert_eq!(server.run::<String>(&["GET", "vx:seq"]), "many");
 }
 
-fn flat(endpoint: &str) -> [String; 5] {
-    [endpoint, "/health", "{}", "1700000000.000", "1700000001.000"].map(str::to_owned)
+/// What the predecessor is shown of the instance `x` in this version.
+fn shown(version_no: u64, endpoint: &str) -> [Shown; 1] {
+    let values = [endpoint, "/health", "{}", "1700000000.000", "1700000001.000"].map(str::to_owned);
+    let (service, id) = key("x");
+    [Shown { service, id, version_no, values, left: Duration::from_secs(60) }]
 }
 
 #[test]
@@ -275,24 +279,23 @@ fn the_predecessor_is_shown_the_best_instance_and_its_own_record_is_left_alone()
     let server = Server::start();
     let mut a = server.shelf(5);
     let service = key("x").0;
-    let left = Duration::from_secs(60);
     let endpoint = suite::facts("service-a", "x", 1).endpoint.to_string();
     one(&mut a, there("x", 1));
-    a.mirror(&[(service.clone(), flat(&endpoint), left)]).unwrap();
+    a.mirror(&shown(1, &endpoint)).unwrap();
     let mut fields: Vec<String> = server.run(&["HKEYS", "services:service-a"]);
     fields.sort();
     assert_eq!(fields, ["endpoint", "health_endpoint", "last_heartbeat", "metadata", "registered_at"]);
     assert!(server.run::<bool>(&["SISMEMBER", "services:index", "service-a"]));
     assert!((1..=60_000).contains(&server.run::<i64>(&["PTTL", "services:service-a"])));
-    a.mirror(&[(service.clone(), flat("http://other:1"), left)]).unwrap();
+    a.mirror(&shown(1, "http://other:1")).unwrap();
     assert_eq!(server.field("services:service-a", "endpoint").as_deref(), Some("http://other:1"), "ours may change");
     // The predecessor registers.
     let _: i64 = server.run(&["HSET", "services:service-a", "endpoint", "http://theirs:1", "metadata", "{'a': 1}"]);
-    a.mirror(&[(service.clone(), flat(&endpoint), left)]).unwrap();
+    a.mirror(&shown(1, &endpoint)).unwrap();
     assert_eq!(server.field("services:service-a", "endpoint").as_deref(), Some("http://theirs:1"));
-    let shown = a.flats(std::slice::from_ref(&service)).unwrap().remove(0).unwrap();
-    assert_eq!((shown.id().unwrap().as_str(), shown.metadata["a"].as_str()), ("theirs:1", "1"));
-    let theirs = (service.clone(), shown.id().unwrap());
+    let flat = a.flats(std::slice::from_ref(&service)).unwrap().remove(0).unwrap();
+    assert_eq!((flat.id().unwrap().as_str(), flat.metadata["a"].as_str()), ("theirs:1", "1"));
+    let theirs = (service.clone(), flat.id().unwrap());
     let found = a.fetch(&[theirs]).unwrap().remove(0);
     assert!(matches!(found, Some(Kept::Record(record)) if record.holder == ReplicaId::PREDECESSOR));
     // What it shows goes only with the instance that it shows.
@@ -300,17 +303,24 @@ fn the_predecessor_is_shown_the_best_instance_and_its_own_record_is_left_alone()
     assert_eq!(server.field("services:service-a", "endpoint").as_deref(), Some("http://theirs:1"));
     let _: i64 = server.run(&["DEL", "services:service-a", "vx:mirrors"]);
     one(&mut a, there("x", 6));
-    a.mirror(&[(service.clone(), flat(&endpoint), left)]).unwrap();
+    a.mirror(&shown(6, &endpoint)).unwrap();
     one(&mut a, gone("x", 7));
     assert!(!server.run::<bool>(&["EXISTS", "services:service-a"]));
     assert!(!server.run::<bool>(&["SISMEMBER", "services:index", "service-a"]));
     // It expires with the lease, and so before the grave is dug.
     one(&mut a, there("x", 8));
-    a.mirror(&[(service.clone(), flat(&endpoint), left)]).unwrap();
+    a.mirror(&shown(8, &endpoint)).unwrap();
     let _: i64 = server.run(&["DEL", "services:service-a"]);
     one(&mut a, gone("x", 9));
     assert!(!server.run::<bool>(&["SISMEMBER", "services:index", "service-a"]));
     assert!(!server.run::<bool>(&["HEXISTS", "vx:mirrors", "service-a"]));
+    // A replica that is behind shows nothing.
+    a.mirror(&shown(8, &endpoint)).unwrap();
+    one(&mut a, there("x", 10));
+    a.mirror(&shown(8, &endpoint)).unwrap();
+    assert!(!server.run::<bool>(&["EXISTS", "services:service-a"]));
+    a.mirror(&shown(10, &endpoint)).unwrap();
+    assert!(server.run::<bool>(&["EXISTS", "services:service-a"]));
 }
 
 /// Why no connection can be had, however busy the machine is.
