@@ -18,7 +18,7 @@ use vertice_core::record::{ReplicaId, StoreNews};
 use vertice_core::registry::Registry;
 use vertice_core::table::Facts;
 
-/// The start waits so long for what Redis holds. The rest is read while requests are served.
+/// The start waits so long for Redis, and as long as it takes for what it holds.
 const LOAD_WAIT: Duration = Duration::from_secs(2);
 
 /// The store, opened and read; nothing is written yet.

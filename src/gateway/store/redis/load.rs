@@ -18,6 +18,13 @@ use vertice_core::name::ServiceName;
 use vertice_core::record::{Gone, Record, ReplicaId};
 use vertice_core::time::Moment;
 
+/// At the speed at which a hundred thousand instances are read in three seconds this is enough for millions.
+const EVERYTHING: Duration = Duration::from_secs(60);
+/// The wait before another try.
+const AGAIN: Duration = Duration::from_millis(50);
+/// So often one starts over that broke off.
+const TRIES: usize = 3;
+
 /// Everything that was there.
 #[derive(Debug)]
 pub struct Loaded {
@@ -27,7 +34,7 @@ pub struct Loaded {
     pub graves: Vec<Gone>,
     /// The processes that share the store.
     pub replicas: Vec<Replica>,
-    /// Whether time ran out before everything was read. The rest comes with the first comparison.
+    /// Whether it broke off before everything was read. The rest comes with the first comparison.
     pub is_partial: bool,
     micros: u64,
     at: Moment,
@@ -41,31 +48,35 @@ impl Loaded {
     }
 }
 
-/// Reads everything, for at most about `bound`.
+/// Reads everything. A connection is waited for about `bound`, and so is each part of what is read; as long as something comes
+/// it goes on, because a gateway that knows half of its services answers 503 for the other half.
 ///
 /// # Errors
 /// [`StoreError::Away`] when nothing could be read.
 pub fn load(settings: &Settings, bound: Duration, metrics: &Arc<Metrics>) -> Result<Loaded, StoreError> {
     let until = clock::mono().plus(bound);
     let mut trouble = Failure::new("timeout", "no time to connect");
+    let (mut partial, mut tries) = (None, TRIES);
     let mut dialler = Dialler::new(&settings.redis)?;
-    while clock::mono() < until {
-        let opened = dialler.dial(|| clock::mono() < until);
-        let loaded = opened.and_then(|link| {
+    while clock::mono() < until || (partial.is_some() && tries > 0) {
+        let loaded = dialler.dial(|| clock::mono() < until).and_then(|link| {
             let (metrics, skipped) = (metrics.clone(), Arc::new(Skipped::new(metrics.clone())));
-            let shelf = Shelf { link, me: settings.me, lease_ttl: settings.lease_ttl, metrics, skipped };
-            everything(shelf, until)
+            everything(Shelf { link, me: settings.me, lease_ttl: settings.lease_ttl, metrics, skipped })
         });
         match loaded {
-            Ok(loaded) => return Ok(loaded),
+            Ok(loaded) if !loaded.is_partial => return Ok(loaded),
+            Ok(loaded) => partial = Some(loaded),
             Err(failure) => trouble = failure,
         }
-        std::thread::sleep(Duration::from_millis(50).min(until.since(clock::mono())));
+        tries = tries.saturating_sub(usize::from(partial.is_some()));
+        std::thread::sleep(AGAIN);
     }
-    Err(trouble.into())
+    partial.ok_or_else(|| trouble.into())
 }
 
-fn everything(mut shelf: Shelf, until: Moment) -> Result<Loaded, Failure> {
+/// Fails only when nothing could be read.
+fn everything(mut shelf: Shelf) -> Result<Loaded, Failure> {
+    let until = clock::mono().plus(EVERYTHING);
     // Without a description: it does not live yet.
     let pulse = shelf.beat(None)?;
     let mut loaded = Loaded {
@@ -80,11 +91,12 @@ fn everything(mut shelf: Shelf, until: Moment) -> Result<Loaded, Failure> {
     let mut names = shelf.names("vx:names")?;
     names.extend(flat.iter().cloned());
     for names in names.into_iter().collect::<Vec<_>>().chunks(READ_MAX) {
-        if clock::mono() >= until {
+        let read = services(&mut shelf, names, &flat, &mut loaded);
+        let _ = read.as_ref().inspect_err(|failure| tracing::warn!(%failure, "failed to read everything from Redis"));
+        if read.is_err() || clock::mono() >= until {
             loaded.is_partial = true;
             break;
         }
-        services(&mut shelf, names, &flat, &mut loaded)?;
     }
     Ok(loaded)
 }
