@@ -14,8 +14,9 @@ use vertice_core::version::micros_of;
 pub(super) const BYTES_MAX: usize = 256 * 1024;
 /// No hash has more fields.
 pub(super) const FIELDS_MAX: usize = 64;
-/// Versions further ahead of the store's time are nobody's.
-const AHEAD_MAX_MICROS: u64 = 24 * 3600 * 1_000_000;
+/// Versions further ahead of the store's time are nobody's: a hundred years, because the store's clock may be set back by any
+/// error that clocks have, and the versions given before that must count. The scripts know it, too.
+const AHEAD_MAX_MICROS: u64 = 100 * 365 * 24 * 3600 * 1_000_000;
 /// No lease, drain or grave lasts longer.
 const SPAN_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -77,7 +78,7 @@ pub(super) fn read_version(text: &str, store_micros: u64) -> Result<u64, Misread
         .flatten()
         .ok_or_else(|| ("damaged", format!("{:?} is not a version", shortened(text))))?;
     if micros_of(version_no) > store_micros.saturating_add(AHEAD_MAX_MICROS) {
-        return Err(("future", format!("version {version_no} is more than a day ahead")));
+        return Err(("future", format!("version {version_no} is more than a hundred years ahead")));
     }
     Ok(version_no)
 }
@@ -127,7 +128,8 @@ impl Fields<'_> {
         let until = until.ok_or_else(|| damaged("it has no end"))?;
         let left = left_until(until, store_micros).ok_or_else(|| damaged("its end is not a time"))?;
         let drain = drain_until.and_then(|until| left_until(until, store_micros)).filter(|left| !left.is_zero());
-        Ok(Kept::Record(Record { left: left.min(facts.ttl), facts: Arc::new(facts), holder, drain }))
+        // More than a whole lease is not cut here: it tells that the store's clock was set back.
+        Ok(Kept::Record(Record { left, facts: Arc::new(facts), holder, drain }))
     }
 }
 

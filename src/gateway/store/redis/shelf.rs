@@ -152,7 +152,7 @@ impl Shelf {
         call.arg(facts.service.as_str()).arg(facts.id.as_str()).arg(record::version(facts.version_no));
         call.arg(record::hex(record.holder)).arg(record::millis(record.left));
         call.arg(record.drain.map(|left| record::millis(left).to_string()).unwrap_or_default());
-        call.arg(json).arg(record::hex(self.me)).arg(at).arg(EVENTS_KEPT);
+        call.arg(json).arg(record::hex(self.me)).arg(at).arg(EVENTS_KEPT).arg(record::millis(facts.ttl));
         (call, size)
     }
 
@@ -179,7 +179,7 @@ impl Shelf {
         for ((service, id), stored) in renewals {
             let record = stored.record(now, self.me);
             call.arg(service.as_str()).arg(id.as_str()).arg(record::version(record.facts.version_no));
-            call.arg(record::hex(record.holder)).arg(record::millis(record.left));
+            call.arg(record::hex(record.holder)).arg(record::millis(record.left)).arg(record::millis(record.facts.ttl));
         }
         let reply = self.link.run_one("renew", call, &self.metrics)?;
         let answers = list(&reply).filter(|answers| answers.len() == renewals.len());

@@ -8,10 +8,18 @@ end
 if not (is(KEYS[1], 'hash') and is(KEYS[2], 'hash') and is(KEYS[3], 'set') and is(KEYS[4], 'string') and is(KEYS[5], 'stream')) then
   return 'foreign'
 end
+-- Of a record with a version that nobody gives it cannot be told what is newer: it is damaged, and left alone.
+local function is_damaged(version, now)
+  local last = string.format('%020.0f', (now + 100 * 365 * 86400000) * 1024000)
+  return #version ~= 20 or string.find(version, '%D') or version > last
+end
 local service, id, version, why, by, finishing, kept = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local known = redis.call('HMGET', KEYS[1], 'v', 'gone', 'until', 'holder', 'record')
+if known[1] and is_damaged(known[1], now) then
+  return 'foreign'
+end
 if known[2] and known[1] and known[1] >= version then
   return 'same'
 end
@@ -19,7 +27,9 @@ if known[1] and not known[2] then
   if known[1] > version then
     return 'newer'
   end
-  if why == 'lapsed' and known[4] ~= by and (tonumber(known[3] or '') or 0) > now then
+  -- What ends later than any lease does was written before the clock was set back: nobody knows when it ends.
+  local ends = tonumber(known[3] or '') or 0
+  if why == 'lapsed' and known[4] ~= by and ends > now and ends <= now + kept then
     return 'alive'
   end
 end

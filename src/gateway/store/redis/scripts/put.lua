@@ -1,6 +1,6 @@
 -- Writes an instance unless the store knows something newer of it.
 -- KEYS: record, index of the service, vx:names, vx:seq, vx:events
--- ARGV: service, id, version, holder, left ms, drain ms or '', record, by, when it was decided in µs, events kept
+-- ARGV: service, id, version, holder, left ms, drain ms or '', record, by, when it was decided in µs, events kept, ttl ms
 local function is(key, kind)
   local found = redis.call('TYPE', key).ok
   return found == kind or found == 'none'
@@ -8,12 +8,20 @@ end
 if not (is(KEYS[1], 'hash') and is(KEYS[2], 'hash') and is(KEYS[3], 'set') and is(KEYS[4], 'string') and is(KEYS[5], 'stream')) then
   return 'foreign'
 end
+-- Of a record with a version that nobody gives it cannot be told what is newer: it is damaged, and left alone.
+local function is_damaged(version, now)
+  local last = string.format('%020.0f', (now + 100 * 365 * 86400000) * 1024000)
+  return #version ~= 20 or string.find(version, '%D') or version > last
+end
 local service, id, version, holder, left, drain = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6]
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local known = redis.call('HMGET', KEYS[1], 'v', 'gone', 'until')
 local until_ms = now + left
 local keep = 24 * 3600 * 1000
+if known[1] and is_damaged(known[1], now) then
+  return 'foreign'
+end
 if known[1] and known[1] > version then
   return known[2] and 'gone' or 'newer'
 end
@@ -23,7 +31,9 @@ if known[1] == version then
   end
   redis.call('HSET', KEYS[2], id, 'r' .. version)
   redis.call('SADD', KEYS[3], service)
-  if until_ms > (tonumber(known[3] or '') or 0) then
+  local ends = tonumber(known[3] or '') or 0
+  -- What ends later than any lease of it was written before the clock was set back.
+  if until_ms > ends or ends > now + tonumber(ARGV[11]) + 1000 then
     redis.call('HSET', KEYS[1], 'until', string.format('%.0f', until_ms), 'holder', holder)
     redis.call('PEXPIRE', KEYS[1], left + keep)
   end

@@ -115,6 +115,47 @@ fn a_lapse_by_one_replica_never_kills_what_another_one_renewed() {
 }
 
 #[test]
+fn after_the_clock_was_set_back_a_lease_ends_when_its_holder_says_and_the_dead_do_not_stay() {
+    let server = Server::start();
+    let (mut a, mut b) = (server.shelf(5), server.shelf(6));
+    let path = |id: &str| record::record_key(&key(id).0, &key(id).1);
+    for id in ["renewed", "dead", "written"] {
+        one(&mut a, there(id, 10));
+        // As it was written an hour ahead.
+        renew_until(&server, id, 5, 3_660_000);
+    }
+    let Some(Kept::Record(record)) = a.fetch(&[key("dead")]).unwrap().remove(0) else { panic!("no record") };
+    assert!(record.left > record.facts.ttl + Duration::from_secs(60), "core can tell by it: {:?}", record.left);
+    assert_eq!(one(&mut b, lapsed("dead", 10, 6)), Answer::Done, "nobody knows of any later end");
+    assert_eq!(one(&mut b, there("written", 10)), Answer::Done);
+    let Change::Put(stored) = there("renewed", 10) else { unreachable!() };
+    b.renew(&[(key("renewed"), stored)]).unwrap();
+    for id in ["renewed", "written"] {
+        assert_eq!(server.field(&path(id), "holder"), Some(record::hex(ReplicaId::of(6))), "{id}");
+    }
+}
+
+#[test]
+fn versions_of_a_clock_that_was_years_ahead_still_count_and_absurd_ones_are_damage() {
+    let server = Server::start();
+    let mut a = server.shelf(5);
+    let (seconds, _): (u64, u64) = server.run(&["TIME"]);
+    let ahead = (seconds + 40 * 365 * 86_400) * 1_000_000 << 10;
+    assert_eq!(one(&mut a, there("x", ahead)), Answer::Done);
+    assert!(matches!(&a.fetch(&[key("x")]).unwrap()[0], Some(Kept::Record(record)) if record.facts.version_no == ahead));
+    assert_eq!(one(&mut a, there("x", ahead + 1)), Answer::Done);
+    let path = record::record_key(&key("x").0, &key("x").1);
+    for absurd in ["99999999999999999999", "18446744073709551615", "17446744073709551615", "~~~~~~~~~~~~~~~~~~~~", "9"] {
+        let _: i64 = server.run(&["HSET", &path, "v", absurd]);
+        assert_eq!(one(&mut a, there("x", ahead + 2)), Answer::Foreign, "{absurd} is no later registration");
+        assert_eq!(one(&mut a, gone("x", ahead + 2)), Answer::Foreign, "{absurd}");
+        let Change::Put(stored) = there("x", ahead + 2) else { unreachable!() };
+        assert_eq!(a.renew(&[(key("x"), stored)]).unwrap(), [Answer::Foreign], "{absurd}");
+        assert_eq!(server.field(&path, "v").as_deref(), Some(absurd), "and is left alone");
+    }
+}
+
+#[test]
 fn every_write_is_one_event_with_the_next_number_and_what_changes_nothing_is_none() {
     let server = Server::start();
     let mut a = server.shelf(5);
