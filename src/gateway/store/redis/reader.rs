@@ -60,7 +60,9 @@ impl Reader {
             let Some(is_complete) = self.read(&mut shelf, &mut place)? else { continue };
             if !is_complete {
                 tracing::info!("events of Redis were lost; comparing everything");
-                place = self.start(&mut shelf, link, "gap")?;
+                // A missed renewal is asked for; none is missed for the sake of an event.
+                let renewals = std::mem::take(&mut place.renewals);
+                place = Place { renewals, ..self.start(&mut shelf, link, "gap")? };
             }
         }
         Ok(())
@@ -90,7 +92,7 @@ impl Reader {
                 let Some([id, fields]) = list(entry) else { return Err(Failure::reply("an entry")) };
                 let id = text(id).ok_or_else(|| Failure::reply("an entry's id"))?;
                 // An entry that was deleted has no fields.
-                let entry = Entry { id, fields: list(fields).unwrap_or_default() };
+                let entry = Entry { fields: list(fields).unwrap_or_default() };
                 match text(name) {
                     Some("vx:events") => {
                         is_complete &= self.event(&entry, &mut place.follower);
@@ -164,10 +166,11 @@ impl Reader {
         by.ok_or_else(|| ("damaged", "an entry tells nobody who wrote it".to_owned()))
     }
 
-    /// How long ago it was written, and the store's time.
+    /// How long ago it was written, and the store's time. The id of an entry would not do: it never goes back, as the time does
+    /// when it is set back.
     fn age(&self, entry: &Entry<'_>) -> (Duration, u64) {
         let store_micros = self.shared.state.store_micros(clock::mono()).unwrap_or_default();
-        let written_ms: u64 = entry.id.split_once('-').and_then(|(ms, _)| ms.parse().ok()).unwrap_or_default();
+        let written_ms = entry.field("t").and_then(number::<u64>).unwrap_or(store_micros / 1000);
         (Duration::from_millis((store_micros / 1000).saturating_sub(written_ms)), store_micros)
     }
 
@@ -191,7 +194,6 @@ impl Reader {
 
 /// An entry of a stream.
 struct Entry<'a> {
-    id: &'a str,
     fields: &'a [Value],
 }
 

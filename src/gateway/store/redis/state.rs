@@ -24,6 +24,8 @@ pub(super) const POLICY: BreakerPolicy = BreakerPolicy {
 };
 /// A replica lives that has said so within this.
 const ALIVE: Duration = Duration::from_secs(10);
+/// A time that differs by more than this, and more than measuring takes, was set.
+const TIME_SET: Duration = Duration::from_millis(100);
 /// A measured time replaces one that was measured better when that is this old.
 const TIME_HOLDS: Duration = Duration::from_secs(30);
 
@@ -188,7 +190,9 @@ impl RedisState {
     pub(super) fn measured(&self, micros: u64, sent: Moment, received: Moment) -> bool {
         let took = received.since(sent);
         let mut condition = self.condition.lock();
-        let is_better = condition.measured.is_none_or(|(at, best)| took <= best || received.since(at) > TIME_HOLDS);
+        let error = self.store_micros(sent.plus(took / 2)).map_or(0, |believed| believed.abs_diff(micros));
+        let is_set = Duration::from_micros(error) > took + TIME_SET;
+        let is_better = is_set || condition.measured.is_none_or(|(at, best)| took <= best || received.since(at) > TIME_HOLDS);
         if is_better {
             condition.measured = Some((received, took));
             let middle = i64::try_from(sent.plus(took / 2).nanos() / 1000).unwrap_or(i64::MAX);

@@ -38,7 +38,7 @@ local gone = '{"service":"' .. service .. '","id":"' .. id .. '","v":"' .. versi
 if finishing ~= '' then
   gone = gone .. ',"finishing_ms":' .. finishing
 end
-redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[9], '*', 'n', seq, 'by', by, 'at', ARGV[8], 'gone', gone .. '}')
+redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[9], '*', 'n', seq, 't', string.format('%.0f', now), 'by', by, 'at', ARGV[8], 'gone', gone .. '}')
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'v', version, 'gone', by, 'why', why)
 redis.call('PEXPIRE', KEYS[1], kept)

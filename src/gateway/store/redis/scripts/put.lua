@@ -46,7 +46,7 @@ if drain ~= '' then
   put = put .. ',"drain_ms":' .. drain
 end
 put = put .. ',"record":' .. ARGV[7] .. '}'
-redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[10], '*', 'n', seq, 'by', ARGV[8], 'at', ARGV[9], 'put', put)
+redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[10], '*', 'n', seq, 't', string.format('%.0f', now), 'by', ARGV[8], 'at', ARGV[9], 'put', put)
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'v', version, 'holder', holder, 'until', string.format('%.0f', until_ms), 'record', ARGV[7])
 if drain ~= '' then

@@ -43,6 +43,6 @@ for n = 2, #KEYS do
   answers[#answers + 1] = answer
 end
 if #moved > 0 and is(KEYS[1], 'stream') then
-  redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], '*', 'by', by, 'r', '[' .. table.concat(moved, ',') .. ']')
+  redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], '*', 't', string.format('%.0f', now), 'by', by, 'r', '[' .. table.concat(moved, ',') .. ']')
 end
 return answers
