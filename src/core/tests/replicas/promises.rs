@@ -1,10 +1,10 @@
 //! What must hold at any time, and what must hold in the end.
 
 use super::fleet::Phase;
-use super::link::RECONCILE_MS;
 use super::oracle::{Removed, Well};
 use super::replica::Shown;
 use super::store::What;
+use super::writer::RECONCILE_MS;
 use super::{Key, World};
 use crate::trouble::Fault;
 use std::collections::BTreeMap;

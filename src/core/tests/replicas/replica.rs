@@ -2,9 +2,10 @@
 
 use super::Key;
 use super::fleet::Envelope;
-use super::link::{Reader, Writer};
 use super::oracle::Receipt;
+use super::reader::Reader;
 use super::store::Change;
+use super::writer::Writer;
 use crate::rng::Rng;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;

@@ -159,11 +159,14 @@ impl Store {
             match &slot.what {
                 What::Grave { .. } if slot.version_no >= gone.version_no => return Written::Done,
                 What::Record { .. } if slot.version_no > gone.version_no => return Written::Newer,
-                What::Record { holder, until_ms, .. } if gone.why == Why::Lapsed && *holder != gone.by => {
-                    // A lease that has more left than any lease lasts was written by another clock.
-                    if *until_ms > now_ms && *until_ms <= now_ms + ms(gone.kept) {
-                        return Written::Alive;
-                    }
+                // A lease that has more left than any lease lasts was written by another clock.
+                What::Record { holder, until_ms, .. }
+                    if gone.why == Why::Lapsed
+                        && *holder != gone.by
+                        && *until_ms > now_ms
+                        && *until_ms <= now_ms + ms(gone.kept) =>
+                {
+                    return Written::Alive;
                 }
                 _ => {}
             }
