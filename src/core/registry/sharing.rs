@@ -239,7 +239,9 @@ impl Registry {
         };
         let offered = Lease::elsewhere(facts.ttl, left, holder, now.mono);
         // What another replica heard says nothing against a renewal that came here.
-        let lease = mine.filter(|mine| mine.deadline() > offered.deadline() && mine.ttl() == facts.ttl).unwrap_or(offered);
+        let is_better = |mine: &Lease| mine.deadline() > offered.deadline() || is_beyond(left, facts.ttl);
+        let kept = mine.filter(|mine| mine.ttl() == facts.ttl && mine.deadline() > now.mono && is_better(mine));
+        let lease = kept.unwrap_or(offered);
         let held = facts.endpoint.name().cloned();
         if let Some(host) = &held {
             self.hold_name(host, &service);
@@ -304,8 +306,7 @@ impl Registry {
     fn renewed_elsewhere(&mut self, service: &ServiceName, id: &InstanceId, left: Duration, holder: ReplicaId, now: Now) {
         let is_mine = self.sharing.as_ref().is_some_and(|sharing| sharing.me == holder);
         let Some(entry) = self.entry(service, id) else { return };
-        if left > entry.facts.ttl.saturating_add(SHADOW) && entry.lease.deadline() > now.mono {
-            // More than any lease has: the store's clock was set back. What is known here is better.
+        if is_beyond(left, entry.facts.ttl) && entry.lease.deadline() > now.mono {
             return;
         }
         let lease = Lease::elsewhere(entry.facts.ttl, left, holder, now.mono);
@@ -464,7 +465,14 @@ impl Registry {
                 }
                 self.recover(now.mono);
             }
-            StoreNews::Lost => self.recover(now.mono),
+            StoreNews::Lost => {
+                // The renewals that others have not read are lost as well.
+                let sharing = self.sharing.as_mut().filter(|sharing| sharing.link == Link::Following);
+                if let Some(sharing) = sharing {
+                    sharing.following_since = Some(now.mono);
+                }
+                self.recover(now.mono);
+            }
             StoreNews::Time { micros } => {
                 if let Some(error) = self.versions.store_time(micros, now.mono) {
                     self.renumber(error);
@@ -503,14 +511,16 @@ impl Registry {
             let lease = entry.lease;
             self.leases.start_silent(lease, service, id);
         }
-        let is_early = |entry: &Entry| entry.lease.due() < due;
-        let early = self.services.iter().flat_map(|(service, instances)| {
-            let early = instances.iter().filter(|(_, entry)| is_early(entry));
-            early.map(move |(id, _)| (service.clone(), id.clone()))
+        // Also those that were put off for as long as nobody could be asked.
+        let anew = |lease: Lease| lease.deadline().plus(SHADOW).max(due);
+        let is_to_move = |entry: &Entry| entry.lease.due() < due || entry.lease.due() > anew(entry.lease);
+        let those = self.services.iter().flat_map(|(service, instances)| {
+            let those = instances.iter().filter(|(_, entry)| is_to_move(entry));
+            those.map(move |(id, entry)| (service.clone(), id.clone(), anew(entry.lease)))
         });
-        for (service, id) in early.collect::<Vec<_>>() {
+        for (service, id, anew) in those.collect::<Vec<_>>() {
             if !self.hold.holds(&service, &id) {
-                self.due_at(&service, &id, due);
+                self.due_at(&service, &id, anew);
             }
         }
     }
@@ -534,4 +544,9 @@ impl Registry {
         let ago = lease.ttl().saturating_sub(lease.deadline().since(now.mono));
         now.wall_ms.saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX))
     }
+}
+
+/// Whether that is more than any lease has left: the store's clock was set back. What is known here is better.
+fn is_beyond(left: Duration, ttl: Duration) -> bool {
+    left > ttl.saturating_add(SHADOW)
 }

@@ -230,3 +230,20 @@ fn a_lapse_elsewhere_of_what_was_changed_there_is_outweighed_and_of_what_registe
     other.apply(lapsed(anew)).unwrap();
     assert_eq!(other.listed(), Vec::<String>::new(), "nobody would be found where it was");
 }
+
+#[test]
+fn whoever_died_while_the_store_was_away_is_asked_about_as_soon_as_it_is_back() {
+    let (_, mut other) = pair();
+    other.now = at(1_000);
+    other.register(Registration { ttl: Some(TTL / 6), ..with_id("b", "http://10.0.0.2") }).unwrap();
+    let short = other.record("b", B);
+    let mut third = replica(ReplicaId::of(0xC));
+    third.now = at(1_000);
+    third.apply(Command::Merge(Box::new(short))).unwrap();
+    third.store(StoreNews::Away { others: true });
+    third.pass_to(20_000);
+    let _ = third.told();
+    third.store(StoreNews::Following);
+    third.pass_to(25_000);
+    assert_eq!(third.told(), ["fetch b"], "not when it would have been stale");
+}

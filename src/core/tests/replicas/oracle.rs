@@ -35,6 +35,8 @@ struct Known {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Well {
     pub(crate) since_ms: u64,
+    /// Since when it was never late.
+    pub(crate) prompt_since_ms: u64,
     pub(crate) last_ms: u64,
     pub(crate) ttl_ms: u64,
     /// Who heard the last renewal.
@@ -222,6 +224,9 @@ impl Known {
         let ttl_ms = self.ttl_ms;
         let before = self.well.filter(|well| well.runs(now_ms));
         let since_ms = before.map_or(now_ms, |well| well.since_ms);
-        self.well = (ttl_ms > 0 && !self.is_displaced).then_some(Well { since_ms, last_ms: now_ms, ttl_ms, by });
+        let prompt = before.filter(|well| now_ms < well.last_ms + well.ttl_ms * 6 / 10);
+        let prompt_since_ms = prompt.map_or(now_ms, |well| well.prompt_since_ms);
+        self.well =
+            (ttl_ms > 0 && !self.is_displaced).then_some(Well { since_ms, prompt_since_ms, last_ms: now_ms, ttl_ms, by });
     }
 }

@@ -14,6 +14,8 @@ use vertice_core::record::Why;
 const HEARD_MS: u64 = 5_000;
 /// Whoever was cut off is itself again after this, longest lease included.
 const SETTLED_MS: u64 = RECONCILE_MS + 45_000;
+/// Nobody whose lease is over is judged so soon after the store is back.
+const RECOVERY_MS: u64 = 5_000;
 /// Clocks differ in speed.
 const SLACK_MS: u64 = 200;
 
@@ -41,7 +43,7 @@ impl World {
             if well.by == life {
                 return Err(format!("{} was renewed at replica {n} and is not there: {well:?}", key.1));
             }
-            if is_settled && well.since_ms + SETTLED_MS < self.clock_ms {
+            if is_settled && well.prompt_since_ms + SETTLED_MS < self.clock_ms {
                 return Err(format!("{} is renewed all the time and replica {n} does not know it: {well:?}", key.1));
             }
         }
@@ -53,7 +55,7 @@ impl World {
         let life = (n, self.replicas[n].life);
         let follows = |since_ms: Option<u64>| since_ms.is_some_and(|since_ms| since_ms + HEARD_MS < self.clock_ms);
         let all_follow = self.replicas.iter().all(|replica| follows(replica.following_since_ms));
-        let is_quiet = all_follow && self.trouble.any_until_ms + HEARD_MS < self.clock_ms;
+        let is_quiet = all_follow && self.trouble.any_until_ms + HEARD_MS + RECOVERY_MS < self.clock_ms;
         let lives = |removed: &Removed| self.replicas[removed.by.0].life == removed.by.1;
         for (key, removed) in self.oracle.removed().filter(|(key, _)| shown.contains_key(key)) {
             let is_heard = is_quiet && lives(removed) && removed.at_ms + HEARD_MS < self.clock_ms;
@@ -99,7 +101,7 @@ impl World {
             let well = self.oracle.well_of(key).filter(|well| well.runs(self.clock_ms + SLACK_MS));
             // Whoever has just died may be found dead before its last renewal is over.
             let lives = self.clients.iter().any(|client| client.key() == *key && client.phase == Phase::Up);
-            if let Some(well) = well.filter(|well| lives && well.since_ms + HEARD_MS < self.clock_ms) {
+            if let Some(well) = well.filter(|well| lives && well.prompt_since_ms + HEARD_MS < self.clock_ms) {
                 return Err(format!("{} is well and was taken from replica {n}: {well:?}", key.1));
             }
         }
