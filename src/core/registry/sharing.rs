@@ -5,16 +5,16 @@
 //! Nothing that is learned here is written again, so there is no echo; only whoever knows *better* than what it hears says so.
 //!
 //! **Who lets a lease lapse.** A lease is held by the replica that renewed it last. The holder lapses it on its deadline. The
-//! others hear of renewals at the latest one [`SHADOW`] later; when even then nothing was heard they do
-//! not judge, they ask the store: a record with a living holder stays, one whose holder is gone lapses.
+//! others hear of renewals at the latest one [`SHADOW`] later; when even then nothing was heard they do not judge, they ask the
+//! store: a record with a living holder stays, one whose holder is gone lapses.
 //!
 //! **While the store is away** no renewal is heard of. Leases held elsewhere are kept; once over, and `stale_after` their last
-//! renewal, they are probed, as a hold does, and removed after two failed probes. Leases held here may have been renewed elsewhere meanwhile,
-//! with a load balancer in front they are: when there were other replicas they are probed on their deadline instead of being
-//! lapsed. So nobody is removed who is well, and whoever died goes some seconds later than it would.
+//! renewal, they are probed, as a hold does, and removed after two failed probes. Leases held here may have been renewed
+//! elsewhere meanwhile, with a load balancer in front they are: when there were other replicas they are probed on their deadline
+//! instead of being lapsed. So nobody is removed who is well, and whoever died goes some seconds later than it would.
 //!
 //! **When the store comes back** nobody is judged for [`RECOVERY`]: the others are coming back, too, and have to write what
-//! they renewed.
+//! they renewed. What was last renewed here before that may have been renewed elsewhere since: it is asked about as well.
 
 use super::graves::{Graves, KEPT_BEYOND};
 use super::{Entry, Registry, lapsed};

@@ -6,8 +6,7 @@
 //! A failure prints its seed and the last steps. After every step the oracle, which knows the rules but not the registry,
 //! says which leases must be alive, which must be held and which must be gone.
 //!
-//! There is one replica now. Several, a lossy store and skewed clocks have their places: [`World::replicas`],
-//! [`ModelStore::write`], [`Replica::now`].
+//! There is one replica, with a store of its own; `replicas.rs` simulates several that share one.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
