@@ -29,6 +29,8 @@ struct Known {
     removed: Option<Removed>,
     /// Another one took its place: nobody means it any more.
     is_displaced: bool,
+    /// Something was said of it that was numbered by a guess, and may come out later than what follows.
+    is_haunted: bool,
 }
 
 /// It has been renewed without a break.
@@ -117,7 +119,7 @@ impl Oracle {
                 let known = self.known.entry(key.clone()).or_default();
                 let is_close = |it: &Registered| it.by != by && it.at_ms + AT_ONCE_MS > now_ms;
                 let is_close = known.registrations.iter().any(is_close);
-                *known = Known::default();
+                *known = Known { is_haunted: known.is_haunted, ..Known::default() };
                 if !is_close {
                     known.removed = Some(Removed { at_ms: now_ms, by, is_acknowledged: false });
                 }
@@ -134,16 +136,17 @@ impl Oracle {
             // One of which nothing is claimed may be anywhere.
             let is_displaced = known.registrations.iter().any(|it| it.endpoint == endpoint);
             if is_displaced || known.registrations.is_empty() {
-                *known = Known { ttl_ms: known.ttl_ms, removed: known.removed, is_displaced, ..Known::default() };
+                let Known { ttl_ms, removed, is_haunted, .. } = *known;
+                *known = Known { ttl_ms, removed, is_displaced, is_haunted, ..Known::default() };
             }
         }
     }
 
-    /// Claims nothing of an instance until it registers again.
-    pub(crate) fn forget(&mut self, key: &Key) {
-        if let Some(known) = self.known.get_mut(key) {
-            *known = Known { ttl_ms: known.ttl_ms, ..Known::default() };
-        }
+    /// Claims nothing of an instance until it registers again; not even then, if what was said of it was numbered by a guess.
+    pub(crate) fn forget(&mut self, key: &Key, is_guess: bool) {
+        let known = self.known.entry(key.clone()).or_default();
+        let is_haunted = is_guess || known.is_haunted;
+        *known = Known { ttl_ms: known.ttl_ms, is_haunted, ..Known::default() };
     }
 
     /// The client was told.
@@ -196,7 +199,8 @@ impl Oracle {
 
     /// The version of its last registration.
     pub(crate) fn registered_no(&self, key: &Key) -> Option<u64> {
-        self.known.get(key)?.registrations.last().map(|it| it.version_no)
+        let known = self.known.get(key).filter(|known| !known.is_haunted)?;
+        known.registrations.last().map(|it| it.version_no)
     }
 
     pub(crate) fn well_of(&self, key: &Key) -> Option<Well> {
@@ -211,7 +215,7 @@ impl Oracle {
     /// Where an instance may be, once everybody has talked to everybody: where its last acknowledged registration put it, or
     /// one after that, or one at the same time.
     pub(crate) fn endpoints(&self, key: &Key) -> Vec<&str> {
-        let Some(known) = self.known.get(key) else { return Vec::new() };
+        let Some(known) = self.known.get(key).filter(|known| !known.is_haunted) else { return Vec::new() };
         let sure = |it: &&Registered| !it.is_doubtful;
         let last = known.registrations.iter().rev().find(sure);
         let might = |it: &&Registered| last.is_none_or(|last| it.at_ms + AT_ONCE_MS > last.at_ms);
