@@ -20,7 +20,7 @@ pub(super) struct Reconcile {
     names: VecDeque<ServiceName>,
     /// Services that the predecessor's index names.
     flat: BTreeSet<ServiceName>,
-    /// Services that the predecessor is not shown.
+    /// Services that the predecessor is not shown, or not as they are.
     unshown: BTreeSet<ServiceName>,
 }
 
@@ -58,7 +58,8 @@ impl Reconcile {
         Ok(self.names.is_empty())
     }
 
-    /// Notes that it is over. Services that the predecessor is not shown, although a gateway may have them.
+    /// Notes that it is over. Services that the predecessor is not shown, or not as they are, although a gateway
+    /// may have them.
     pub(super) fn finished(self, shared: &Shared) -> BTreeSet<ServiceName> {
         shared.state.reconciled_now();
         let took = clock::mono().since(self.started);
@@ -82,6 +83,7 @@ impl Reconcile {
                 Some((_, last_heartbeat)) if flat.last_heartbeat > last_heartbeat + 0.001 => {
                     renewed(shared, outbox, service, &flat);
                 }
+                Some(_) if is_outdated(shared, service, &flat) => drop(self.unshown.insert(service.clone())),
                 Some(_) => {}
                 None => {
                     let record = flat.record(service, shared.settings.lease_ttl, store_micros);
@@ -91,6 +93,17 @@ impl Reconcile {
         }
         Ok(())
     }
+}
+
+/// Whether a gateway did not get to showing what it had written. What the store has decides which of two is outdated.
+fn is_outdated(shared: &Shared, service: &ServiceName, flat: &Flat) -> bool {
+    let table = shared.table.load_full();
+    let best = table.get(service.as_str()).filter(|service| !service.is_fallback).and_then(|service| service.best());
+    best.is_some_and(|best| {
+        let facts = &best.facts;
+        let of_facts = (&facts.endpoint, &*facts.health_endpoint, &facts.metadata);
+        of_facts != (&flat.endpoint, flat.health_endpoint.as_str(), &flat.metadata)
+    })
 }
 
 /// The predecessor renewed an instance that is registered with us: here, and for the other replicas in the store.
