@@ -4,32 +4,9 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
+use crate::harness::random::Random;
 use crate::harness::scripts::echo;
 use crate::harness::{Conn, Gateway, Upstream, get, net};
-
-/// A small generator whose seed stands in the failure's message (xorshift64*).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
-    }
-
-    fn pick<'a, T: ?Sized>(&mut self, from: &[&'a T]) -> &'a T {
-        from[self.below(from.len())]
-    }
-
-    fn bytes(&mut self, limit: usize) -> Vec<u8> {
-        (0..self.below(limit)).map(|_| self.next() as u8).collect()
-    }
-}
 
 const METHODS: [&str; 8] = ["GET", "POST", "DELETE", "PUT", "HEAD", "OPTIONS", "PRI", "\u{0}"];
 const TARGETS: [&str; 16] = [

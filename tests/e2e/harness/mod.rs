@@ -11,6 +11,7 @@ pub(crate) mod http;
 pub(crate) mod metrics;
 pub(crate) mod net;
 pub(crate) mod process;
+pub(crate) mod random;
 pub(crate) mod scripts;
 pub(crate) mod sidecar;
 pub(crate) mod upstream;
