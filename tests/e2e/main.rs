@@ -17,6 +17,7 @@ mod mass_lapse;
 mod metrics;
 mod openapi;
 mod process;
+mod redis;
 mod registry_api;
 mod resilience;
 mod resolution;

@@ -22,18 +22,26 @@ pub(crate) fn breathe() {
 }
 
 /// Asks `probe` until it gives a value; fails the test when it does not within [`PATIENCE`].
-pub(crate) fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+#[track_caller]
+pub(crate) fn wait_for<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
+    wait_within(PATIENCE, what, probe)
+}
+
+/// The same, for what takes longer by its nature.
+#[track_caller]
+pub(crate) fn wait_within<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let start = now();
     loop {
         if let Some(value) = probe() {
             return value;
         }
-        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain for: {what}");
+        assert!(start.elapsed() < limit, "waited {limit:?} in vain for: {what}");
         breathe();
     }
 }
 
 /// Asks `probe` until it is true; fails the test when it does not become true within [`PATIENCE`].
+#[track_caller]
 pub(crate) fn eventually(what: &str, mut probe: impl FnMut() -> bool) {
     wait_for(what, || probe().then_some(()));
 }

@@ -20,7 +20,12 @@ pub(crate) fn loopback() -> Ipv4Addr {
 
 /// An address on which nobody listens.
 pub(crate) fn closed() -> SocketAddr {
-    let listener = TcpListener::bind((loopback(), 0)).unwrap();
+    closed_at(loopback().into())
+}
+
+/// Another port of that address on which nobody listens.
+pub(crate) fn closed_at(ip: IpAddr) -> SocketAddr {
+    let listener = TcpListener::bind((ip, 0)).unwrap();
     listener.local_addr().unwrap()
 }
 
