@@ -222,6 +222,27 @@ impl Outbox {
         }
     }
 
+    /// Takes the changes that came meanwhile, and who waits for them; `None` when there are none.
+    #[must_use]
+    pub fn take_changes(&self) -> Option<Batch> {
+        let mut slot = self.slot.lock();
+        let Batch { changes, since, waiting, .. } = &mut slot.batch;
+        let is_empty = changes.is_empty() && waiting.is_empty();
+        let take = || Batch {
+            changes: std::mem::take(changes),
+            since: since.take(),
+            waiting: std::mem::take(waiting),
+            ..Batch::default()
+        };
+        (!is_empty).then(take)
+    }
+
+    /// What was renewed is due at once.
+    pub fn hurry(&self) {
+        self.slot.lock().is_urgent = true;
+        self.news.notify_one();
+    }
+
     /// From now on nobody waits: the store is away. Or, again, everybody does.
     pub fn refuse(&self, is_refusing: bool) {
         self.is_refusing.store(is_refusing, Ordering::Release);
@@ -302,6 +323,20 @@ mod tests {
         assert_eq!(outbox.take(Duration::ZERO).unwrap().renewals.len(), 2);
         outbox.put(renewal("a", false));
         assert_eq!(outbox.take(Duration::from_secs(60)).unwrap().renewals.len(), 1, "due after a while");
+    }
+
+    #[test]
+    fn what_somebody_waits_for_can_be_taken_alone() {
+        let outbox = Outbox::default();
+        outbox.put(renewal("a", false));
+        assert!(outbox.take_changes().is_none());
+        outbox.put(Work { fetches: vec![gone("c", 1).key()], ..changes(vec![gone("b", 1)]) });
+        let batch = outbox.take_changes().unwrap();
+        assert_eq!((batch.changes.len(), batch.renewals.len(), batch.fetches.len()), (1, 0, 0));
+        assert_eq!(outbox.take(Duration::ZERO).unwrap().fetches.len(), 1);
+        assert!(outbox.take(Duration::ZERO).is_none(), "the renewal is not due yet");
+        outbox.hurry();
+        assert_eq!(outbox.take(Duration::ZERO).unwrap().renewals.len(), 1);
     }
 
     #[test]

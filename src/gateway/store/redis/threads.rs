@@ -8,6 +8,7 @@ use super::shared::Shared;
 use super::skipped::Skipped;
 use super::state::RedisState;
 use super::writer::Writer;
+use crate::clock;
 use crate::registrar::Handle;
 use crate::registrar::outbox::Outbox;
 use crate::telemetry::metrics::Metrics;
@@ -16,6 +17,12 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// So long the threads have to end. Each looks often whether it should; only a server that answers, but never with an end to
+/// its answer, can keep one of them longer.
+const END: Duration = Duration::from_secs(3);
+const GLANCE: Duration = Duration::from_millis(5);
 
 /// The store's threads, running.
 #[derive(Debug)]
@@ -63,15 +70,22 @@ impl Threads {
         Ok(())
     }
 
-    /// Writes what waits, if that is possible within a second, takes this replica out of the list, and ends the threads.
+    /// Writes what waits, if that is possible within a second, takes this replica out of the list, and ends the threads. One
+    /// that does not end is left behind.
     pub fn stop(mut self) {
         self.end();
     }
 
     fn end(&mut self) {
         self.stop.store(true, Ordering::Release);
+        let until = clock::mono().plus(END);
         for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
+            while !thread.is_finished() && clock::mono() < until {
+                std::thread::sleep(GLANCE);
+            }
+            if !thread.is_finished() {
+                tracing::error!(name = thread.thread().name(), "a thread of the store does not end, and is left behind");
+            } else if thread.join().is_err() {
                 tracing::error!("a thread of the store panicked");
             }
         }

@@ -43,6 +43,10 @@ pub(super) struct Writer {
     description: Description,
     /// What the store called itself last.
     epoch: Option<String>,
+    /// Something is written in between.
+    is_passing: bool,
+    /// When to give up, once it was noticed that this process ends.
+    end: Option<Moment>,
 }
 
 /// What is under way on one connection.
@@ -62,7 +66,7 @@ impl Writer {
             zone: settings.zone.clone(),
             version: env!("CARGO_PKG_VERSION"),
         };
-        Self { shared, outbox, dialler, description, epoch: None }
+        Self { shared, outbox, dialler, description, epoch: None, is_passing: false, end: None }
     }
 
     /// Runs until it is told to stop; then writes what waits, if that is possible at once, and takes its leave.
@@ -75,6 +79,9 @@ impl Writer {
                 self.serve(shelf, pulse)
             });
             if let Err(failure) = served {
+                if self.is_time_up() {
+                    break;
+                }
                 self.lost(&failure);
                 self.shared.pause(if self.shared.state.admits() { again } else { PROBE });
                 again = (again * 2).min(PROBE);
@@ -140,8 +147,16 @@ impl Writer {
         Ok(())
     }
 
-    /// Runs an operation that the breaker hears of.
+    /// Whether this process ends, and has waited long enough for the last writes.
+    fn is_time_up(&mut self) -> bool {
+        self.shared.is_stopping() && clock::mono() >= *self.end.get_or_insert_with(|| clock::mono().plus(FAREWELL))
+    }
+
+    /// Runs an operation that the breaker hears of. However much there is to do, it is the last one when the time is up.
     fn guarded<T>(&mut self, operation: impl FnOnce(&mut Self) -> Result<T, Failure>) -> Result<T, Failure> {
+        if self.is_time_up() {
+            return Err(Failure::new("timeout", "this process ends"));
+        }
         self.shared.state.admits();
         let result = operation(self)?;
         self.shared.state.succeeded(&self.shared.metrics);
@@ -214,7 +229,7 @@ impl Writer {
         self.follow(session)?;
         // Only now it is known here what other replicas removed.
         self.shared.settle();
-        self.mirror(&mut session.shelf, &unshown)
+        self.mirror(session, &unshown)
     }
 
     /// What the comparison has the registry ask for is done, and from now on it is in step.
@@ -229,6 +244,16 @@ impl Writer {
             self.shared.deliver(Command::Store(StoreNews::Following));
         }
         Ok(())
+    }
+
+    /// Does at once what came meanwhile and somebody waits for. Not while changes are written: whoever waits is told that all
+    /// changes before are stored, too.
+    fn let_pass(&mut self, session: &mut Session) -> Result<(), Failure> {
+        let Some(batch) = (!self.is_passing).then(|| self.outbox.take_changes()).flatten() else { return Ok(()) };
+        self.is_passing = true;
+        let done = self.work(session, batch);
+        self.is_passing = false;
+        done
     }
 
     /// Does what the registry wants. What could not be written goes back.
@@ -254,7 +279,7 @@ impl Writer {
             }
         };
         self.renew(session, renewals.into_iter().collect(), &mut done)?;
-        self.mirror(&mut session.shelf, &done.services)?;
+        self.mirror(session, &done.services)?;
         let outdone: Vec<Key> = done.outdone.into_iter().filter(|key| !fetches.contains(key)).collect();
         self.fetch(session, &outdone, false)?;
         self.fetch(session, &fetches.into_iter().collect::<Vec<_>>(), true)
@@ -294,7 +319,8 @@ impl Writer {
         let mut rest = renewals.as_slice();
         while !rest.is_empty() {
             let (now, later) = rest.split_at(rest.len().min(PIPELINE_MAX));
-            if let Err(failure) = self.renew_some(session, now, done).and_then(|()| self.beat(session)) {
+            let renewed = self.renew_some(session, now, done).and_then(|()| self.beat(session));
+            if let Err(failure) = renewed.and_then(|()| self.let_pass(session)) {
                 let renewals = rest.iter().cloned().collect();
                 self.outbox.put_back(Batch { renewals, ..Batch::default() });
                 return Err(failure);
@@ -321,7 +347,7 @@ impl Writer {
     }
 
     /// Shows the predecessor what these services are like now.
-    fn mirror(&mut self, shelf: &mut Shelf, services: &BTreeSet<ServiceName>) -> Result<(), Failure> {
+    fn mirror(&mut self, session: &mut Session, services: &BTreeSet<ServiceName>) -> Result<(), Failure> {
         let (now, table) = (clock::mono(), self.shared.table.load_full());
         let shown = |name: &ServiceName| {
             let service = table.get(name.as_str()).filter(|service| !service.is_fallback)?;
@@ -329,7 +355,8 @@ impl Writer {
         };
         let shown: Vec<_> = services.iter().filter_map(shown).collect();
         for shown in shown.chunks(PIPELINE_MAX) {
-            self.guarded(|_| shelf.mirror(shown))?;
+            self.guarded(|_| session.shelf.mirror(shown))?;
+            self.let_pass(session)?;
         }
         Ok(())
     }
@@ -353,6 +380,7 @@ impl Writer {
                 self.shared.deliver(command);
             }
             self.beat(session)?;
+            self.let_pass(session)?;
         }
         Ok(())
     }
@@ -368,13 +396,13 @@ impl Writer {
 
     /// Writes what still waits, and takes this replica out of the list.
     fn farewell(&mut self, mut session: Session) {
-        let until = clock::mono().plus(FAREWELL);
-        while clock::mono() < until
-            && let Some(mut batch) = self.outbox.take(Duration::ZERO)
-        {
+        // Whoever was renewed here a moment ago turns to another replica next, which must not think that it is late.
+        self.outbox.hurry();
+        while let Some(mut batch) = self.outbox.take(Duration::ZERO) {
+            let renewals = std::mem::take(&mut batch.renewals).into_iter().collect();
             let written = self.write(&mut session, std::mem::take(&mut batch.changes).into_iter().collect(), batch.since);
             batch.answer(written.as_ref().is_ok_and(|done| !done.has_foreign));
-            if written.is_err() {
+            if written.and_then(|mut done| self.renew(&mut session, renewals, &mut done)).is_err() {
                 break;
             }
         }

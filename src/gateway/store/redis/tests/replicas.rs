@@ -2,12 +2,14 @@
 
 use super::server::{Server, eventually};
 use crate::noticeboard::NoticeBoard;
-use crate::registrar::outbox::Outbox;
+use crate::registrar::outbox::{Change, Outbox, Work};
 use crate::registrar::{Handle, Registrar};
 use crate::resolve::{self, Resolver};
 use crate::store::redis::{Loaded, RedisState, Settings, Threads, load, start};
+use crate::store::suite::there;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{Hung, Table};
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -301,4 +303,90 @@ fn health_checks_are_shared_while_redis_is_there() {
     assert_eq!(get(&b, "foreign"), None);
     server.kill();
     eventually("nobody waits for it", || get(&a, "svc").is_none());
+}
+
+#[test]
+fn a_heartbeat_just_before_the_end_reaches_the_store() {
+    let server = Server::start();
+    let mut a = Replica::in_step(server.settings(5));
+    a.register("svc", "one", "http://10.0.0.1:1");
+    let _: i64 = server.run(&["HSET", "services:svc:i:one", "until", "5"]);
+    a.renew("svc", "one", None);
+    a.end();
+    assert_ne!(server.field("services:svc:i:one", "until").as_deref(), Some("5"));
+}
+
+#[test]
+fn a_registration_does_not_wait_for_thousands_of_renewals() {
+    let server = Server::start();
+    let settings = server.settings(5);
+    let mut slow = settings.clone();
+    slow.redis.port = server.slow(Duration::from_millis(50));
+    let mut a = Replica::in_step(slow);
+    let stored = |n: u64| match there(&format!("i{n}"), n + 1) {
+        Change::Put(stored) => (stored, true),
+        Change::Gone(_) => unreachable!(),
+    };
+    a.outbox.put(Work { renewals: (0..20_000).map(stored).collect(), ..Work::default() });
+    eventually("begun", || server.run::<i64>(&["HLEN", "vx:i:service-a"]) > 0);
+    assert!(a.register("svc", "one", "http://10.0.0.1:1"), "durable");
+    assert!(server.run::<i64>(&["HLEN", "vx:i:service-a"]) < 20_000, "they are still under way");
+    a.end();
+}
+
+#[test]
+fn the_end_does_not_wait_for_all_that_is_left_to_write() {
+    let server = Server::start();
+    let settings = server.settings(5);
+    let mut slow = settings.clone();
+    slow.redis.port = server.slow(Duration::from_millis(100));
+    let mut a = Replica::with(slow, None, super::server::metrics());
+    eventually("connected", || a.state.is_connected());
+    // A hundred pipelines, each of which takes a while.
+    let changes = (0..20_000).map(|n| there(&format!("i{n}"), n + 1)).collect();
+    a.outbox.put(Work { changes, ..Work::default() });
+    eventually("begun", || server.run::<i64>(&["HLEN", "vx:i:service-a"]) > 0);
+    a.end();
+    assert!(server.run::<i64>(&["HLEN", "vx:i:service-a"]) < 20_000, "the rest is left to whoever knows it");
+    assert!(!a.outbox.is_empty(), "and not forgotten");
+}
+
+#[test]
+fn a_server_whose_answer_never_ends_does_not_keep_the_process() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut settings = Server::start().settings(5);
+    settings.redis.port = listener.local_addr().unwrap().port();
+    let (answering, is_answering) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let answering = answering.clone();
+            std::thread::spawn(move || {
+                // Handshake and role, then a text of a gigabyte, one byte at a time.
+                let mut reader = stream.try_clone().unwrap();
+                let mut asked = String::new();
+                while !asked.contains("EVALSHA") {
+                    let mut bytes = [0; 4096];
+                    let count = reader.read(&mut bytes).unwrap_or(0);
+                    if count == 0 {
+                        return;
+                    }
+                    let text = String::from_utf8_lossy(&bytes[..count]).into_owned();
+                    let setup = text.matches("SETINFO").count();
+                    let _ = stream.write_all("+OK\r\n".repeat(setup).as_bytes());
+                    if text.contains("ROLE") {
+                        let _ = stream.write_all(b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n");
+                    }
+                    asked += &text;
+                }
+                let _ = stream.write_all(b"$1000000000\r\n");
+                let _ = answering.send(());
+                while stream.write_all(b"x").is_ok() {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            });
+        }
+    });
+    let mut a = Replica::with(settings, None, super::server::metrics());
+    is_answering.recv_timeout(Duration::from_secs(60)).unwrap();
+    a.end();
 }

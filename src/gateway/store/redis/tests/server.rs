@@ -7,7 +7,8 @@ use crate::store::redis::shelf::Shelf;
 use crate::store::redis::skipped::Skipped;
 use crate::telemetry::metrics::Metrics;
 use redis::{Commands, FromRedisValue};
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,6 +70,20 @@ impl Server {
 
     pub(super) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// A port where every answer comes so much later.
+    pub(super) fn slow(&self, by: Duration) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (at, port) = (listener.local_addr().unwrap().port(), self.port);
+        std::thread::spawn(move || {
+            for near in listener.incoming().map_while(Result::ok) {
+                let far = TcpStream::connect(("127.0.0.1", port)).unwrap();
+                pass(near.try_clone().unwrap(), far.try_clone().unwrap(), Duration::ZERO);
+                pass(far, near, by);
+            }
+        });
+        at
     }
 
     pub(super) fn settings(&self, number: u64) -> Settings {
@@ -158,6 +173,19 @@ fn spawn(watches: Option<u16>, port: u16, dir: &std::path::Path) -> Child {
     let mut command = Command::new("redis-server");
     command.arg(&path).args(watches.map(|_| "--sentinel"));
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("redis-server is needed for these tests")
+}
+
+fn pass(mut from: TcpStream, mut to: TcpStream, by: Duration) {
+    std::thread::spawn(move || {
+        let mut bytes = vec![0; 1 << 20];
+        while let Ok(count @ 1..) = from.read(&mut bytes) {
+            std::thread::sleep(by);
+            if to.write_all(&bytes[..count]).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(std::net::Shutdown::Both);
+    });
 }
 
 /// Waits until something is so.
