@@ -46,7 +46,7 @@ pub(super) fn readyz(control: &Control) -> Answer {
 fn redis(control: &Control) -> Redis {
     match control.store.redis() {
         None => Redis::Disabled,
-        Some(redis) if redis.is_following() => Redis::Healthy,
+        Some(redis) if redis.is_following() && redis.trouble_hearing().is_none() => Redis::Healthy,
         Some(redis) if redis.is_connected() => Redis::Degraded,
         Some(_) => Redis::Unhealthy,
     }

@@ -43,7 +43,7 @@ impl StoreState {
     /// Whether writes succeed and nothing went wrong at the start.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        let is_in_step = self.redis.as_ref().is_none_or(|redis| redis.is_following());
+        let is_in_step = self.redis.as_ref().is_none_or(|redis| redis.is_following() && redis.trouble_hearing().is_none());
         self.trouble.is_none() && is_in_step && !self.failing.load(Ordering::Relaxed)
     }
 
@@ -53,6 +53,9 @@ impl StoreState {
         if let Some(redis) = self.redis.as_ref().filter(|redis| !redis.is_following()) {
             let what = if redis.is_connected() { "comparing with Redis" } else { "Redis is away" };
             return Some(redis.last_error().map_or_else(|| what.to_owned(), |error| format!("{what}: {error}")));
+        }
+        if let Some(trouble) = self.redis.as_ref().and_then(|redis| redis.trouble_hearing()) {
+            return Some(format!("what other replicas do is only found by comparing: {trouble}"));
         }
         self.last_error.lock().clone().filter(|_| self.failing.load(Ordering::Relaxed)).or_else(|| self.trouble.clone())
     }

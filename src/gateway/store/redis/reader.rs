@@ -17,8 +17,9 @@ use vertice_core::record::ReplicaId;
 const BLOCK: Duration = Duration::from_millis(250);
 /// So many entries of each stream are read at once.
 const COUNT: usize = 500;
-/// The wait after a failure.
+/// The wait after a failure, doubling up to the other: each start compares everything.
 const AGAIN: Duration = Duration::from_millis(200);
+const AGAIN_MAX: Duration = Duration::from_secs(10);
 
 /// See the module.
 pub(super) struct Reader {
@@ -36,28 +37,38 @@ struct Place {
 impl Reader {
     /// Runs until it is told to stop. It follows while the writer has a connection, and starts anew with each.
     pub(super) fn run(mut self) {
+        let (mut again, mut known) = (AGAIN, 0);
         while !self.shared.is_stopping() {
             let link = self.shared.state.wait_for_link(0, BLOCK);
             if link == 0 {
                 continue;
             }
-            if let Err(failure) = self.follow(link) {
+            if std::mem::replace(&mut known, link) != link {
+                again = AGAIN;
+            }
+            if let Err(failure) = self.follow(link, &mut again) {
+                self.shared.state.deaf(Some(&failure));
                 self.shared.metrics.redis_failures.with_label_values(&[failure.word]).inc();
                 tracing::debug!(error = %failure, "failed to follow Redis");
                 if failure.word == "response" {
                     self.shared.skipped.note("vx:events", "foreign", &failure.text);
                 }
-                self.shared.pause(AGAIN);
+                self.shared.pause(again);
+                again = (again * 2).min(AGAIN_MAX);
             }
         }
     }
 
-    fn follow(&mut self, link: u64) -> Result<(), Failure> {
+    /// Resets `again` as soon as reading goes well.
+    fn follow(&mut self, link: u64, again: &mut Duration) -> Result<(), Failure> {
         let mut shelf = self.shared.dial(&mut self.dialler)?;
         shelf.link.patient(BLOCK)?;
         let mut place = self.start(&mut shelf, link, "connected")?;
         while !self.shared.is_stopping() && self.shared.state.link() == link {
-            let Some(is_complete) = self.read(&mut shelf, &mut place)? else { continue };
+            let read = self.read(&mut shelf, &mut place)?;
+            self.shared.state.deaf(None);
+            *again = AGAIN;
+            let Some(is_complete) = read else { continue };
             if !is_complete {
                 tracing::info!("events of Redis were lost; comparing everything");
                 // A missed renewal is asked for; none is missed for the sake of an event.

@@ -78,6 +78,8 @@ struct Condition {
     failures: u32,
     opened_wall_ms: Option<u64>,
     last_error: Option<String>,
+    /// Why events cannot be read, if that is so.
+    deaf: Option<String>,
     address: Option<String>,
     replicas: Vec<Replica>,
     reconciled: Option<Moment>,
@@ -124,6 +126,12 @@ impl RedisState {
     #[must_use]
     pub fn last_error(&self) -> Option<String> {
         self.condition.lock().last_error.clone()
+    }
+
+    /// Why what other replicas do is not heard at once, although there is a connection; `None` while it is.
+    #[must_use]
+    pub fn trouble_hearing(&self) -> Option<String> {
+        self.condition.lock().deaf.clone()
     }
 
     /// Where the master is; `None` while there is no connection.
@@ -255,6 +263,18 @@ impl RedisState {
     /// Why everything is to be compared, if it is; asked once.
     pub(super) fn take_wanted(&self) -> Option<&'static str> {
         self.condition.lock().wanted.take()
+    }
+
+    /// Events cannot be read, or can.
+    pub(super) fn deaf(&self, failure: Option<&Failure>) {
+        let mut condition = self.condition.lock();
+        if condition.deaf.is_some() != failure.is_some() {
+            match failure {
+                Some(failure) => tracing::warn!(error = %failure, "events of Redis cannot be read"),
+                None => tracing::info!("events of Redis are read again"),
+            }
+        }
+        condition.deaf = failure.map(|failure| failure.text.chars().take(300).collect());
     }
 
     pub(super) fn reconciled_now(&self) {

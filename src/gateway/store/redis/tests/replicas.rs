@@ -390,3 +390,21 @@ fn a_server_whose_answer_never_ends_does_not_keep_the_process() {
     is_answering.recv_timeout(Duration::from_secs(60)).unwrap();
     a.end();
 }
+
+#[test]
+fn who_cannot_read_events_says_so_and_does_not_compare_everything_all_the_time() {
+    let server = Server::start();
+    let (a, b) = (Replica::in_step(server.settings(5)), Replica::in_step(server.settings(6)));
+    let state = crate::store::StoreState::shared(b.state.clone());
+    eventually("it hears", || state.is_healthy());
+    let _: () = server.run(&["SET", "vx:renewals", "x"]);
+    a.register("svc", "one", "http://10.0.0.1:1");
+    eventually("told", || state.detail().is_some_and(|detail| detail.contains("comparing")) && !state.is_healthy());
+    eventually("found by comparing", || b.knows("svc", "one"));
+    let starts = || b.metrics.store_resyncs.with_label_values(&["connected"]).get();
+    let begun = starts();
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(starts() - begun < 6, "each time later than before");
+    let _: i64 = server.run(&["DEL", "vx:renewals"]);
+    eventually("it hears again", || state.is_healthy() && state.detail().is_none());
+}
