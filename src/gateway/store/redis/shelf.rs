@@ -51,7 +51,7 @@ pub(super) enum Answer {
 impl Answer {
     fn of(value: &Value) -> Option<Self> {
         Some(match text(value)? {
-            "written" | "same" | "renewed" => Self::Done,
+            "written" | "unheard" | "same" | "renewed" => Self::Done,
             "newer" | "gone" | "alive" => Self::Outdone,
             "absent" => Self::Absent,
             "foreign" => Self::Foreign,
@@ -190,7 +190,12 @@ impl Shelf {
     /// What one call came to. What is refused for the sake of one key is that key's trouble.
     fn answer(&self, (service, id): &Key, result: Result<Value, Failure>) -> Result<Answer, Failure> {
         let answer = match result {
-            Ok(value) => Answer::of(&value).ok_or_else(|| Failure::reply("a write"))?,
+            Ok(value) => {
+                if text(&value) == Some("unheard") {
+                    self.skipped.note("vx:events", "foreign", "it or vx:seq cannot be used; other replicas hear of nothing at once");
+                }
+                Answer::of(&value).ok_or_else(|| Failure::reply("a write"))?
+            }
             Err(failure) => {
                 self.skipped.note(&record::record_key(service, id), "foreign", &failure.text);
                 return Ok(Answer::Foreign);

@@ -5,8 +5,23 @@ local function is(key, kind)
   local found = redis.call('TYPE', key).ok
   return found == kind or found == 'none'
 end
-if not (is(KEYS[1], 'hash') and is(KEYS[2], 'hash') and is(KEYS[3], 'set') and is(KEYS[4], 'string') and is(KEYS[5], 'stream')) then
+if not (is(KEYS[1], 'hash') and is(KEYS[2], 'hash') and is(KEYS[3], 'set')) then
   return 'foreign'
+end
+-- Tells the other replicas. When what that needs is not ours, they find out by comparing: false. What Redis refuses to all: the
+-- error, before anything was written.
+local function tell(seq, events, kept, ...)
+  if not (is(seq, 'string') and is(events, 'stream')) then
+    return false
+  end
+  local answer = redis.pcall('INCR', seq)
+  if type(answer) == 'number' then
+    answer = redis.pcall('XADD', events, 'MAXLEN', '~', kept, '*', 'n', answer, ...)
+  end
+  if type(answer) == 'table' and answer.err then
+    return false, not string.find(answer.err, '^%-?ERR ') and answer
+  end
+  return true
 end
 -- Of a record with a version that nobody gives it cannot be told what is newer: it is damaged, and left alone.
 local function is_damaged(version, now)
@@ -33,12 +48,14 @@ if known[1] and not known[2] then
     return 'alive'
   end
 end
-local seq = redis.call('INCR', KEYS[4])
 local gone = '{"service":"' .. service .. '","id":"' .. id .. '","v":"' .. version .. '","why":"' .. why .. '","left_ms":' .. ARGV[7]
 if finishing ~= '' then
   gone = gone .. ',"finishing_ms":' .. finishing
 end
-redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[9], '*', 'n', seq, 't', string.format('%.0f', now), 'by', by, 'at', ARGV[8], 'gone', gone .. '}')
+local is_told, refusal = tell(KEYS[4], KEYS[5], ARGV[9], 't', string.format('%.0f', now), 'by', by, 'at', ARGV[8], 'gone', gone .. '}')
+if refusal then
+  return refusal
+end
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'v', version, 'gone', by, 'why', why)
 redis.call('PEXPIRE', KEYS[1], kept)
@@ -64,4 +81,4 @@ if is(KEYS[6], 'hash') and is(KEYS[7], 'set') and is(KEYS[8], 'hash') then
     redis.call('HDEL', KEYS[8], service)
   end
 end
-return 'written'
+return is_told and 'written' or 'unheard'

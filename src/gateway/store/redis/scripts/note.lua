@@ -9,6 +9,7 @@ local function last(key)
 end
 local seq = '0'
 if redis.call('TYPE', KEYS[1]).ok == 'string' then
-  seq = string.match(redis.call('GET', KEYS[1]), '^%d+$') or '0'
+  local text = redis.call('GET', KEYS[1])
+  seq = #text < 20 and string.match(text, '^%d+$') or '0'
 end
 return { seq, last(KEYS[2]), last(KEYS[3]) }

@@ -5,8 +5,23 @@ local function is(key, kind)
   local found = redis.call('TYPE', key).ok
   return found == kind or found == 'none'
 end
-if not (is(KEYS[1], 'hash') and is(KEYS[2], 'hash') and is(KEYS[3], 'set') and is(KEYS[4], 'string') and is(KEYS[5], 'stream')) then
+if not (is(KEYS[1], 'hash') and is(KEYS[2], 'hash') and is(KEYS[3], 'set')) then
   return 'foreign'
+end
+-- Tells the other replicas. When what that needs is not ours, they find out by comparing: false. What Redis refuses to all: the
+-- error, before anything was written.
+local function tell(seq, events, kept, ...)
+  if not (is(seq, 'string') and is(events, 'stream')) then
+    return false
+  end
+  local answer = redis.pcall('INCR', seq)
+  if type(answer) == 'number' then
+    answer = redis.pcall('XADD', events, 'MAXLEN', '~', kept, '*', 'n', answer, ...)
+  end
+  if type(answer) == 'table' and answer.err then
+    return false, not string.find(answer.err, '^%-?ERR ') and answer
+  end
+  return true
 end
 -- Of a record with a version that nobody gives it cannot be told what is newer: it is damaged, and left alone.
 local function is_damaged(version, now)
@@ -39,14 +54,15 @@ if known[1] == version then
   end
   return 'same'
 end
--- First, because it is the one that may be refused; nothing has been written yet then.
-local seq = redis.call('INCR', KEYS[4])
 local put = '{"v":"' .. version .. '","holder":"' .. holder .. '","left_ms":' .. ARGV[5]
 if drain ~= '' then
   put = put .. ',"drain_ms":' .. drain
 end
 put = put .. ',"record":' .. ARGV[7] .. '}'
-redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[10], '*', 'n', seq, 't', string.format('%.0f', now), 'by', ARGV[8], 'at', ARGV[9], 'put', put)
+local is_told, refusal = tell(KEYS[4], KEYS[5], ARGV[10], 't', string.format('%.0f', now), 'by', ARGV[8], 'at', ARGV[9], 'put', put)
+if refusal then
+  return refusal
+end
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'v', version, 'holder', holder, 'until', string.format('%.0f', until_ms), 'record', ARGV[7])
 if drain ~= '' then
@@ -55,4 +71,4 @@ end
 redis.call('PEXPIRE', KEYS[1], left + keep)
 redis.call('HSET', KEYS[2], id, 'r' .. version)
 redis.call('SADD', KEYS[3], service)
-return 'written'
+return is_told and 'written' or 'unheard'

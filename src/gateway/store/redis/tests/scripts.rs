@@ -302,10 +302,37 @@ fn foreign_and_damaged_keys_are_skipped_told_and_left_alone() {
         assert!(a.names(key).unwrap().is_empty());
         a.indexes(&[crate::store::suite::facts("service-a", "x", 1).service]).unwrap();
     }
+}
+
+#[test]
+fn a_feed_that_cannot_be_used_costs_the_feed_and_no_record() {
+    let server = Server::start();
+    let mut a = server.shelf(5);
+    let last = "18446744073709551615-18446744073709551615";
+    let spoiled: [&[&str]; 5] = [
+        &["SET", "vx:seq", "many"],
+        &["SET", "vx:seq", "9223372036854775807"],
+        &["SET", "vx:seq", "99999999999999999999999999"],
+        &["SET", "vx:events", "x"],
+        &["XADD", "vx:events", last, "a", "b"],
+    ];
+    for (no, spoil) in spoiled.into_iter().enumerate() {
+        let _: () = server.run(&["FLUSHALL"]);
+        let _: redis::Value = server.run(spoil);
+        assert_eq!(one(&mut a, there("x", 1)), Answer::Done, "{spoil:?}");
+        assert!(matches!(&a.fetch(&[key("x")]).unwrap()[0], Some(Kept::Record(_))), "{spoil:?}");
+        assert_eq!(one(&mut a, gone("x", 2)), Answer::Done, "{spoil:?}");
+        assert!(matches!(&a.fetch(&[key("x")]).unwrap()[0], Some(Kept::Gone(_))), "{spoil:?}");
+        assert_eq!(server.metrics.store_skipped.with_label_values(&["foreign"]).get(), 2 * (no as u64 + 1));
+        a.note().unwrap();
+    }
     let _: () = server.run(&["FLUSHALL"]);
-    let _: () = server.run(&["SET", "vx:seq", "many"]);
-    assert_eq!(one(&mut a, there("x", 1)), Answer::Foreign);
-    assert_eq!(server.run::<String>(&["GET", "vx:seq"]), "many");
+    let _: () = server.run(&["CONFIG", "SET", "maxmemory", "1"]);
+    let (x, y) = (there("x", 1), gone("y", 1));
+    for change in [x, y] {
+        let refused = a.write_some(&[(change.key(), change)], 1).unwrap_err();
+        assert_eq!(refused.word, "oom", "a full Redis is another matter");
+    }
 }
 
 /// What the predecessor is shown of the instance `x` in this version.
