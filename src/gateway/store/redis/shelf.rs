@@ -28,8 +28,10 @@ const RENEWALS_KEPT: u32 = 1_000;
 const PIPELINE_BYTES: usize = 1024 * 1024;
 /// So many hashes are read in one call.
 pub(super) const READ_MAX: usize = 50;
-/// A service's index has so many entries at most.
-const INDEX_MAX: usize = 100_000;
+/// A service's index has so many entries at most: as many as it may have instances, and graves besides.
+const INDEX_MAX: usize = 2_000_000;
+/// So many entries of indexes are read in one call.
+const ENTRIES_MAX: usize = 10_000;
 /// So many services are looked at.
 const NAMES_MAX: usize = 200_000;
 /// A replica's description is no longer.
@@ -328,18 +330,22 @@ impl Shelf {
     pub(super) fn indexes(&mut self, names: &[ServiceName]) -> Result<Vec<Option<Index>>, Failure> {
         let keys: Vec<String> = names.iter().map(|name| record::index_key(name.as_str())).collect();
         let mut call = script::INDEX.on(keys.iter().map(String::as_str));
-        call.arg(INDEX_MAX);
+        call.arg(ENTRIES_MAX).arg("");
         names.iter().for_each(|name| {
             call.arg(name.as_str());
         });
         let (store_micros, answers) = self.timed("reconcile", call, keys.len())?;
         let mut indexes = Vec::with_capacity(names.len());
-        for (key, answer) in keys.iter().zip(&answers) {
-            indexes.push(match list(answer) {
-                Some(entries) => Some(self.index(key, entries, store_micros)),
+        for ((name, key), answer) in names.iter().zip(&keys).zip(&answers) {
+            indexes.push(match list(answer).and_then(<[Value]>::split_last) {
+                Some((_, entries)) => {
+                    let mut index = Index::default();
+                    self.read_index(key, entries, store_micros, &mut index);
+                    Some(index)
+                }
+                None if text(answer) == Some("large") => self.large_index(name, key)?,
                 None => {
-                    let reason = if text(answer) == Some("large") { "large" } else { "foreign" };
-                    self.skipped.note(key, reason, "it is no index of ours");
+                    self.skipped.note(key, "foreign", "it is no index of ours");
                     None
                 }
             });
@@ -347,8 +353,30 @@ impl Shelf {
         Ok(indexes)
     }
 
-    fn index(&self, key: &str, entries: &[Value], store_micros: u64) -> Index {
-        let mut index = Index::default();
+    /// Reads an index in parts. What changes meanwhile is found missing, or found twice; neither does harm.
+    fn large_index(&mut self, name: &ServiceName, key: &str) -> Result<Option<Index>, Failure> {
+        let (mut index, mut at) = (Index::default(), "0".to_owned());
+        loop {
+            let mut call = script::INDEX.on(std::iter::once(key));
+            call.arg(ENTRIES_MAX).arg(&at).arg(name.as_str());
+            let (store_micros, answers) = self.timed("reconcile", call, 1)?;
+            let Some((next, entries)) = answers.first().and_then(list).and_then(<[Value]>::split_last) else {
+                self.skipped.note(key, "foreign", "it is no index of ours");
+                return Ok(None);
+            };
+            self.read_index(key, entries, store_micros, &mut index);
+            at = text(next).ok_or_else(|| Failure::reply("a cursor"))?.to_owned();
+            if at.is_empty() || at == "0" {
+                return Ok(Some(index));
+            }
+            if index.standings.len() > INDEX_MAX {
+                self.skipped.note(key, "large", "it has more entries than any of ours");
+                return Ok(None);
+            }
+        }
+    }
+
+    fn read_index(&self, key: &str, entries: &[Value], store_micros: u64, index: &mut Index) {
         for pair in entries.chunks_exact(2) {
             let (Some(id), Some(entry)) = (text(&pair[0]), text(&pair[1])) else {
                 self.skipped.note(key, "damaged", "an entry is no text");
@@ -363,7 +391,6 @@ impl Shelf {
                 (_, Err((reason, detail))) => self.skipped.note(key, reason, &detail),
             }
         }
-        index
     }
 
     /// Takes entries out of an index that still say what they said.

@@ -258,6 +258,24 @@ fn description() -> Description {
 }
 
 #[test]
+fn a_large_index_is_read_in_parts() {
+    let server = Server::start();
+    let mut a = server.shelf(5);
+    let fill = "for n = 1, 25000 do redis.call('HSET', KEYS[1], 'i' .. n, 'g' .. ARGV[1] .. ':' .. ARGV[2]) end";
+    let (version, end) = (record::version(7), u64::MAX.to_string());
+    let _: () = server.run(&["EVAL", fill, "1", "vx:i:service-a", &version, &end]);
+    let _: () = server.run(&["EVAL", fill, "1", "vx:i:service-b", &version, &end]);
+    one(&mut a, there("x", 10));
+    let _: i64 = server.run(&["HSET", "vx:i:service-c", "odd", &"x".repeat(100_000), "missing", &format!("r{version}")]);
+    let names = ["service-a", "service-b", "service-c", "service-d"].map(|name| ServiceName::parse(name).unwrap());
+    let indexes: Vec<_> = a.indexes(&names).unwrap().into_iter().map(Option::unwrap).collect();
+    let found = |n: usize| indexes[n].standings.iter().map(|(id, _)| id.as_str()).collect::<std::collections::BTreeSet<_>>();
+    assert_eq!([0, 1, 2, 3].map(|n| found(n).len()), [25_001, 25_000, 0, 0]);
+    assert!(found(0).contains("x"));
+    assert_eq!(indexes[2].stale.len(), 1);
+}
+
+#[test]
 fn foreign_and_damaged_keys_are_skipped_told_and_left_alone() {
     let server = Server::start();
     let mut a = server.shelf(5);
