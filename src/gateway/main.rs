@@ -51,6 +51,9 @@ enum Call {
     Run(Options),
     /// Check the configuration and exit: 0 when it is good, 78 with every mistake when it is not.
     Check(Options),
+    /// Ask the gateway with this configuration on this host whether it serves: 0 when every listener says so, else 1. It wants
+    /// the configuration that the gateway was started with, for the addresses.
+    Healthcheck(Options),
     /// Serve together with a small service that registers itself, to try things out.
     Demo {
         /// Send the demonstration's requests, print PASS and exit.
@@ -72,6 +75,10 @@ fn main() -> ExitCode {
         Call::Ask(_) if cli.options.config.is_some() => misused("--config is not for commands that ask a running gateway"),
         Call::Ask(call) => cli::run(&call, &env, Cli::command),
         Call::Check(options) => options.or(cli.options).load(&env, |config| check(&config)),
+        Call::Healthcheck(options) => options.or(cli.options).load(&env, |config| {
+            let listeners = [config.gateway.listen.first(), config.registry.listen.first()];
+            cli::check_health(&listeners.into_iter().flatten().copied().collect::<Vec<_>>(), &env)
+        }),
         Call::Run(options) => options.or(cli.options).load(&env, |config| {
             start_log(&config);
             raise_descriptor_limit();

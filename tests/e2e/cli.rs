@@ -105,6 +105,45 @@ fn status_fails_when_the_gateway_does_not_serve() {
 }
 
 #[test]
+fn healthcheck_asks_the_listeners_of_the_configuration() {
+    let mut gateway = Gateway::start();
+    let listen = [gateway.gateway.to_string(), gateway.registry.to_string()];
+    let env = [("VERTICE_GATEWAY__LISTEN", listen[0].as_str()), ("VERTICE_REGISTRY__LISTEN", listen[1].as_str())];
+    let healthy = cli("healthcheck", &env).expect(0);
+    assert_eq!(healthy.stdout, format!("http://{} serves\nhttp://{} serves\n", listen[0], listen[1]));
+    assert_eq!(healthy.stderr, "");
+
+    let file = gateway.dir().join("listeners.toml");
+    let toml = format!("gateway.listen = []\nregistry.listen = [\"{}\"]\n", listen[1]);
+    std::fs::write(&file, toml).unwrap();
+    let one = cli(&format!("healthcheck --config {}", file.display()), &[]).expect(0);
+    assert_eq!(one.stdout, format!("http://{} serves\n", listen[1]));
+
+    // One of the two does not serve.
+    let draining = Upstream::start(routes(&[("/health", "503 Service Unavailable", r#"{"status":"degraded"}"#)]));
+    let half = [env[0], ("VERTICE_REGISTRY__LISTEN", &draining.addr.to_string())];
+    let refused = cli("healthcheck", &half).expect(1);
+    assert!(refused.stderr.contains(&format!("{} answered 503", draining.url())), "{}", refused.stderr);
+
+    gateway.process.kill();
+    let dead = cli("healthcheck", &env).expect(1);
+    assert!(
+        dead.stderr.starts_with(&format!("failed to check the health: failed to reach the registry at http://{}", listen[0]))
+    );
+    let unknown = cli("healthcheck", &[("VERTICE_GATEWAY__LISTEN", "127.0.0.1:0")]).expect(1);
+    assert!(unknown.stderr.contains("port 0"), "{}", unknown.stderr);
+    cli("healthcheck", &[("VERTICE_GATEWAY__LISTEN", "nowhere")]).expect(78);
+}
+
+#[test]
+fn a_health_check_does_not_wait_for_a_gateway_that_hangs() {
+    let silent = Upstream::start(script(|exchange| exchange.hold()));
+    let listen = silent.addr.to_string();
+    let env = [("VERTICE_GATEWAY__LISTEN", listen.as_str()), ("VERTICE_REGISTRY__LISTEN", "")];
+    assert!(cli("healthcheck", &env).expect(1).stderr.contains("timeout"));
+}
+
+#[test]
 fn services_are_listed_and_filtered() {
     let gateway = Gateway::start();
     let nothing = ask(&gateway, "services").expect(0);

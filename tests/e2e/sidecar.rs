@@ -1,9 +1,10 @@
 //! The real sidecar beside the real gateway (SPEC §9).
 
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use crate::harness::process::Process;
+use crate::harness::process::{Process, run};
 use crate::harness::scripts::with_health;
 use crate::harness::sidecar::{env, program, start};
 use crate::harness::{Gateway, PATIENCE, Upstream, eventually, get, net, wait_for};
@@ -47,6 +48,27 @@ fn it_registers_beats_and_deregisters() {
         let at = rest.find(step).unwrap_or_else(|| panic!("{step:?} is missing in its place:\n{log}"));
         rest = &rest[at + step.len()..];
     }
+}
+
+#[test]
+fn its_health_check_tells_whether_it_is_registered() {
+    let gateway = Gateway::start();
+    let (upstream, _health) = service(200);
+    let env = env("real_service", &upstream, &url(&gateway));
+    let check = || {
+        let mut command = Command::new(program());
+        command.arg("healthcheck");
+        run(command, &env, PATIENCE)
+    };
+    assert_eq!(check().code, Some(1));
+    let mut sidecar = start(&env, gateway.dir());
+    eventually("the registration", || gateway.services() == ["real_service"]);
+    let healthy = check();
+    assert_eq!((healthy.code, healthy.stderr.as_str()), (Some(0), ""));
+    assert_eq!(healthy.stdout, format!("real_service is registered as {}\n", upstream.addr));
+    sidecar.terminate();
+    assert_eq!(sidecar.exit_within(PATIENCE).code(), Some(0));
+    assert_eq!(check().code, Some(1));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod child;
 pub mod config;
+mod healthcheck;
 mod launcher;
 pub mod log;
 pub mod run;

@@ -13,7 +13,7 @@ use crate::lifecycle::Step;
 use crate::registration::{Registration, RegistrationConfig};
 use crate::sidecar::log::{self, Level};
 use crate::sidecar::wake::Wake;
-use crate::sidecar::{child, config, launcher};
+use crate::sidecar::{child, config, healthcheck, launcher};
 
 /// Runs the sidecar until it is told to end. `arguments` are those after the program's name, `variable` gives the value of
 /// an environment variable. Returns the exit code: 0, 1 (it could not go on), 2 (usage) or 78 (configuration), and with
@@ -23,6 +23,7 @@ pub fn run(arguments: &[OsString], variable: impl Fn(&str) -> Option<String>) ->
         [] => serve(variable),
         ["-h" | "--help"] => say(&USAGE),
         ["-V" | "--version"] => say(&concat!("vertice-sidecar ", env!("CARGO_PKG_VERSION"), "\n")),
+        ["healthcheck"] => check(variable),
         ["exec", "--", _, ..] => launch(&arguments[2..], variable),
         ["exec", ..] => {
             complain(&format_args!("exec wants a command: vertice-sidecar exec -- COMMAND [ARGUMENT…]\n\n{USAGE}"));
@@ -46,6 +47,20 @@ fn serve(variable: impl Fn(&str) -> Option<String>) -> u8 {
         }
     };
     exit_code(keep_registered(config).map(|()| 0))
+}
+
+fn check(variable: impl Fn(&str) -> Option<String>) -> u8 {
+    match config::read(variable).map(|config| healthcheck::check(&config)) {
+        Ok(Ok(found)) => say(&format_args!("{found}\n")),
+        Ok(Err(why)) => {
+            complain(&why);
+            EXIT_RUNTIME
+        }
+        Err(mistakes) => {
+            complain(&mistakes);
+            EXIT_CONFIG
+        }
+    }
 }
 
 fn launch(command: &[OsString], variable: impl Fn(&str) -> Option<String>) -> u8 {
@@ -135,7 +150,9 @@ Registers the service next to it with the Vertice Gateway and keeps it registere
 
 Usage: vertice-sidecar [--help | --version]
        vertice-sidecar exec -- COMMAND [ARGUMENT…]
+       vertice-sidecar healthcheck
 
+healthcheck asks the registry, with the same environment: 0 when it lists this instance, else 1.
 exec also starts the service, restarts it when it fails, and ends it when told to end.
 
 Environment:

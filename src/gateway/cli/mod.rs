@@ -1,4 +1,4 @@
-//! The commands that ask a running gateway: `status`, `services`, `instances`, `watch`, `drain`; and `completions`.
+//! The commands that ask a running gateway: `status`, `services`, `instances`, `watch`, `drain`; `healthcheck`; and `completions`.
 //!
 //! Arguments and environment come in, text goes out through one writer ([`output`]), an exit code comes back. What a
 //! registry sends is data of strangers: [`text`] makes it harmless before a terminal sees it.
@@ -15,6 +15,7 @@ mod completions;
 mod drain;
 mod events;
 mod failure;
+mod healthcheck;
 mod instances;
 mod json;
 mod output;
@@ -29,4 +30,4 @@ mod text;
 mod watch;
 
 pub use arguments::Call;
-pub use run::run;
+pub use run::{check_health, run};

@@ -5,7 +5,8 @@ use super::arguments::{Access, Call};
 use super::colour::When;
 use super::failure::Failure;
 use super::output::Output;
-use super::{completions, drain, instances, services, status, watch};
+use super::{completions, drain, healthcheck, instances, services, status, watch};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 use vertice_client::RegistryClient;
@@ -38,6 +39,14 @@ pub fn run(call: &Call, env: &Environment, program: impl FnOnce() -> clap::Comma
             finish(Output::standard(When::Never, env), |output| completions::print(*shell, program(), output))
         }
     }
+}
+
+/// Tells whether the gateway that has these listeners, on this host, serves: 0 or 1.
+pub fn check_health(listeners: &[SocketAddr], env: &Environment) -> ExitCode {
+    finish(Output::standard(When::Never, env), |output| {
+        healthcheck::check(listeners, output)?;
+        Ok(ExitCode::SUCCESS)
+    })
 }
 
 fn ask(access: &Access, env: &Environment, command: impl FnOnce(RegistryClient, &mut Output) -> Ending) -> ExitCode {

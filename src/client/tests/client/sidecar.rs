@@ -335,6 +335,38 @@ fn every_mistake_in_the_environment_is_told_at_once() {
 }
 
 #[test]
+fn its_health_is_that_the_registry_lists_it() {
+    let flat = r#"{"service_name":"osint_service","endpoint":"http://osint:8049","health_endpoint":"/health","metadata":{},
+        "registered_at":1.5,"last_heartbeat":2.5,"ttl_remaining":60"#;
+    let instance = |id: &str| {
+        format!(
+            r#"{flat},"instances":[{{"instance_id":"{id}","endpoint":"http://osint:8049","health_endpoint":"/health",
+            "metadata":{{}},"weight":1,"status":"healthy","breaker":"closed","registered_at":1.5,"last_heartbeat":2.5,
+            "ttl_remaining":60}}],"index":1}}"#
+        )
+    };
+    for (status, body, code, says) in [
+        (200, instance("osint:8049"), 0, "osint_service is registered as osint:8049"),
+        // As the predecessor answers.
+        (200, format!("{flat}}}"), 0, "osint_service is registered as osint:8049"),
+        (200, instance("osint-2:8049"), 1, "not its instance osint:8049"),
+        (404, String::new(), 1, "osint_service is not registered"),
+        (500, r#"{"detail":"Redis is away"}"#.to_owned(), 1, "Redis is away"),
+    ] {
+        let registry = Server::start(move |_, _| Reply::Json(status, body.clone()));
+        let url = registry.url();
+        let variables =
+            [("SERVICE_NAME", "osint_service"), ("SERVICE_HOST", "osint"), ("SERVICE_PORT", "8049"), ("REGISTRY_URL", &url)];
+        let output = run_sidecar(&["healthcheck"], &variables);
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        assert!(text.contains(says), "{says}: {text}");
+        assert_eq!(registry.next().line(), "GET /services/osint_service");
+    }
+    assert_eq!(run_sidecar(&["healthcheck"], &[]).status.code(), Some(78));
+}
+
+#[test]
 fn help_version_and_usage() {
     let help = run_sidecar(&["--help"], &[]);
     assert_eq!(help.status.code(), Some(0));
