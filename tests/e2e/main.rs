@@ -13,6 +13,7 @@ mod dns;
 mod fuzz;
 mod harness;
 mod health_cache;
+mod images;
 mod mass_lapse;
 mod metrics;
 mod openapi;
