@@ -25,6 +25,7 @@ mod authority;
 mod clock;
 pub mod discovery;
 pub mod lifecycle;
+mod names;
 pub mod probe;
 pub mod registration;
 pub mod registry;

@@ -2,24 +2,32 @@
 
 use std::time::Duration;
 
-use ureq::config::ConfigBuilder;
+use ureq::config::{Config, ConfigBuilder};
 use ureq::typestate::AgentScope;
+use ureq::unversioned::transport::DefaultConnector;
+
+use crate::names::Names;
 
 /// An agent whose calls end within `timeout` (resolving and connecting within 1 s each).
 ///
+/// - It remembers where names led, see [`Names`].
 /// - No pool: calls are many seconds apart, so a kept connection would nearly always have been closed by the other side.
 /// - No redirects: the answer of the address we were given counts.
 /// - No proxy: `HTTP_PROXY` is meant for the internet, the registry and the service are next door.
 /// - Small buffers: ureq's 128 KiB each would be most of our memory.
 pub(crate) fn agent(timeout: Duration) -> ureq::Agent {
-    config(timeout).timeout_global(Some(timeout)).build().into()
+    with(config(timeout).timeout_global(Some(timeout)).build())
 }
 
 /// An agent for an answer that never ends: its head comes within `timeout`, and after that it is never silent for longer
 /// than `silence_max`.
 pub(crate) fn endless(timeout: Duration, silence_max: Duration) -> ureq::Agent {
     let config = config(timeout).timeout_send_request(Some(timeout)).timeout_recv_response(Some(timeout));
-    config.timeout_per_read(Some(silence_max)).build().into()
+    with(config.timeout_per_read(Some(silence_max)).build())
+}
+
+fn with(config: Config) -> ureq::Agent {
+    ureq::Agent::with_parts(config, DefaultConnector::default(), Names::default())
 }
 
 fn config(timeout: Duration) -> ConfigBuilder<AgentScope> {
