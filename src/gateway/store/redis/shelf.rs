@@ -194,7 +194,11 @@ impl Shelf {
         let answer = match result {
             Ok(value) => {
                 if text(&value) == Some("unheard") {
-                    self.skipped.note("vx:events", "foreign", "it or vx:seq cannot be used; other replicas hear of nothing at once");
+                    self.skipped.note(
+                        "vx:events",
+                        "foreign",
+                        "it or vx:seq cannot be used; other replicas hear of nothing at once",
+                    );
                 }
                 Answer::of(&value).ok_or_else(|| Failure::reply("a write"))?
             }

@@ -356,7 +356,7 @@ fn a_server_whose_answer_never_ends_does_not_keep_the_process() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut settings = Server::start().settings(5);
     settings.redis.port = listener.local_addr().unwrap().port();
-    let (answering, is_answering) = std::sync::mpsc::channel();
+    let (answering, is_answering) = std::sync::mpsc::sync_channel(16);
     std::thread::spawn(move || {
         for mut stream in listener.incoming().map_while(Result::ok) {
             let answering = answering.clone();

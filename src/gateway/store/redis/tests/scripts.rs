@@ -140,7 +140,7 @@ fn versions_of_a_clock_that_was_years_ahead_still_count_and_absurd_ones_are_dama
     let server = Server::start();
     let mut a = server.shelf(5);
     let (seconds, _): (u64, u64) = server.run(&["TIME"]);
-    let ahead = (seconds + 40 * 365 * 86_400) * 1_000_000 << 10;
+    let ahead = ((seconds + 40 * 365 * 86_400) * 1_000_000) << 10;
     assert_eq!(one(&mut a, there("x", ahead)), Answer::Done);
     assert!(matches!(&a.fetch(&[key("x")]).unwrap()[0], Some(Kept::Record(record)) if record.facts.version_no == ahead));
     assert_eq!(one(&mut a, there("x", ahead + 1)), Answer::Done);
