@@ -119,7 +119,7 @@ impl World {
     fn settle(&mut self, n: usize) {
         let replica = &mut self.replicas[n];
         let (life, asked) = (replica.life, replica.outbox.fetches.len());
-        for probe in replica.take_effects() {
+        for probe in replica.take_effects(self.fault) {
             let after_ms = self.rng.between(1, 2_000);
             self.seen.probes += 1;
             self.plan(after_ms, Due::Probed { replica: n, life, probe });

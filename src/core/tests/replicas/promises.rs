@@ -23,10 +23,23 @@ impl World {
     /// What must hold of a replica at any time.
     pub(crate) fn check(&mut self, n: usize) -> Result<(), String> {
         let shown = self.replicas[n].shown();
+        self.check_few_events()?;
+        self.check_store()?;
         self.check_heartbeats(n, &shown)?;
         self.check_removed(n, &shown)?;
         self.check_feed(n, &shown)?;
         self.check_stays(n, &shown)
+    }
+
+    /// The store never goes back to an older version, unless it loses data.
+    fn check_store(&mut self) -> Result<(), String> {
+        let stored = self.store.slots().iter().map(|(key, slot)| (key.clone(), slot.version_no)).collect();
+        let before = std::mem::replace(&mut self.stored, stored);
+        let is_older = |(key, version_no): &(&Key, &u64)| self.stored.get(*key).is_some_and(|now| now < *version_no);
+        match before.iter().find(is_older) {
+            Some((key, version_no)) => Err(format!("the store went back behind {version_no} with {}", key.1)),
+            None => Ok(()),
+        }
     }
 
     /// Whoever renewed here is here as long as that renewal lasts, and everywhere once things are settled.

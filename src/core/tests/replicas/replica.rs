@@ -7,6 +7,7 @@ use super::reader::Reader;
 use super::store::Change;
 use super::writer::Writer;
 use crate::rng::Rng;
+use crate::trouble::Fault;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use vertice_core::command::{Command, Effect, Probe, Refused, Reply};
@@ -57,6 +58,8 @@ pub(crate) struct Outbox {
     pub(crate) renewals: BTreeMap<Key, Stored>,
     pub(crate) fetches: BTreeSet<Key>,
     pub(crate) is_urgent: bool,
+    /// Graves that were told, for a fault that tells none twice.
+    told: BTreeSet<(Key, u64)>,
 }
 
 #[derive(Clone, Debug)]
@@ -99,12 +102,13 @@ impl Replica {
     }
 
     /// Takes over what the registry wants to be done; the probes are left.
-    pub(crate) fn take_effects(&mut self) -> Vec<Probe> {
+    pub(crate) fn take_effects(&mut self, fault: Option<Fault>) -> Vec<Probe> {
         let Some(registry) = &mut self.registry else { return Vec::new() };
         let mut probes = Vec::new();
         for effect in registry.drain() {
             match effect {
                 Effect::Persist(stored) => self.outbox.write(Write::Put(stored)),
+                Effect::Forget(gone) if fault == Some(Fault::NoGraves) && self.outbox.is_told(&gone) => {}
                 Effect::Forget(gone) => self.outbox.write(Write::Gone(gone)),
                 Effect::Renewal { stored, is_urgent } => {
                     self.outbox.is_urgent |= is_urgent;
@@ -191,6 +195,10 @@ impl Outbox {
         // A whole write tells of the renewal, too.
         self.renewals.remove(&key);
         self.writes.insert(key, write);
+    }
+
+    fn is_told(&mut self, gone: &Gone) -> bool {
+        !self.told.insert(((gone.service.clone(), gone.id.clone()), gone.version_no))
     }
 
     /// It could not be written; a newer one may have come.

@@ -11,7 +11,7 @@ pub(crate) enum Fault {
     WallVersions,
     /// What the store lacks is taken for deleted.
     AbsenceDeletes,
-    /// The store deletes instead of leaving a grave.
+    /// The store deletes instead of leaving a grave, and nobody says twice that somebody is gone.
     NoGraves,
     /// The reader notes its position after everything was loaded.
     LatePosition,
@@ -149,6 +149,7 @@ impl World {
         self.trouble.lost_data_ms = Some(self.clock_ms);
         self.copy = self.store.clone();
         self.oracle.store_lost_data();
+        self.stored.clear();
     }
 
     fn trouble_of_links(&mut self) {
