@@ -33,7 +33,7 @@ impl World {
 
     /// The store never goes back to an older version, unless it loses data.
     fn check_store(&mut self) -> Result<(), String> {
-        let stored = self.store.slots().iter().map(|(key, slot)| (key.clone(), slot.version_no)).collect();
+        let stored = self.store.versions(self.trouble.store_ms(self.clock_ms));
         let before = std::mem::replace(&mut self.stored, stored);
         let is_older = |(key, version_no): &(&Key, &u64)| self.stored.get(*key).is_some_and(|now| now < *version_no);
         match before.iter().find(is_older) {

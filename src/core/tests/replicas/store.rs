@@ -290,6 +290,12 @@ impl Store {
         &self.slots
     }
 
+    /// The versions of everything that is kept for some seconds yet.
+    pub(crate) fn versions(&self, now_ms: u64) -> BTreeMap<Key, u64> {
+        let kept = self.slots.iter().filter(|(_, slot)| slot.ends_ms > now_ms + 5_000);
+        kept.map(|(key, slot)| (key.clone(), slot.version_no)).collect()
+    }
+
     fn tell(&mut self, by: ReplicaId, change: Change, at: At) {
         self.numbers += 1;
         self.events_ever += 1;
