@@ -240,7 +240,8 @@ impl Registry {
         let offered = Lease::elsewhere(facts.ttl, left, holder, now.mono);
         // What another replica heard says nothing against a renewal that came here.
         let is_better = |mine: &Lease| mine.deadline() > offered.deadline() || is_beyond(left, facts.ttl);
-        let kept = mine.filter(|mine| mine.ttl() == facts.ttl && mine.deadline() > now.mono && is_better(mine));
+        let is_kept = |mine: &Lease| mine.holder().is_none() && mine.ttl() == facts.ttl && mine.deadline() > now.mono;
+        let kept = mine.filter(|mine| is_kept(mine) && is_better(mine));
         let lease = kept.unwrap_or(offered);
         let held = facts.endpoint.name().cloned();
         if let Some(host) = &held {
@@ -403,9 +404,9 @@ impl Registry {
                     false => self.renewed_elsewhere(service, id, left, record.holder, now),
                 }
             }
-            // What I hold in the store and do not have was removed, and the store has not heard of it.
+            // What I hold in the store and do not have is gone, unless somebody else has renewed it since.
             (None, Some(record)) if record.holder == me => {
-                self.bury(&record.facts, Why::Removed, record.facts.version_no, None, now.mono);
+                self.bury(&record.facts, Why::Lapsed, record.facts.version_no, None, now.mono);
             }
             (None, Some(record)) if !is_holder_alive => {
                 let left = record.facts.ttl;

@@ -247,3 +247,21 @@ fn whoever_died_while_the_store_was_away_is_asked_about_as_soon_as_it_is_back() 
     third.pass_to(25_000);
     assert_eq!(third.told(), ["fetch b"], "not when it would have been stale");
 }
+
+#[test]
+fn a_lease_that_was_renewed_in_an_older_version_elsewhere_is_not_claimed_for_a_newer_one() {
+    let (mut one, _) = pair();
+    let mut third = replica(ReplicaId::of(0xC));
+    third.now = at(20_000);
+    third.apply(Command::Merge(Box::new(Record { holder: B, ..one.record("a", A) }))).unwrap();
+    one.now = at(1_000);
+    one.register(with_id("a", "http://10.0.0.2")).unwrap();
+    let anew = Record { left: Duration::from_secs(41), ..one.record("a", A) };
+    third.apply(Command::Merge(Box::new(anew.clone()))).unwrap();
+    assert_eq!(third.upstream("a").cells.lease.holder(), Some(A), "B has never heard of it");
+    // Were it said all the same, B would speak only for itself.
+    let mut fresh = replica(B);
+    fresh.fetched("a", Some(Record { holder: B, ..anew }), true);
+    let effects = fresh.registry.drain();
+    assert!(matches!(&effects[..], [Effect::Forget(Gone { why: Why::Lapsed, .. })]), "{effects:?}");
+}

@@ -50,7 +50,7 @@ impl World {
             && replica.following_since_ms.is_some_and(|since_ms| since_ms + SETTLED_MS < self.clock_ms);
         let runs = |well: &Well| well.runs(self.clock_ms + SLACK_MS);
         // Nothing is promised to those of whose registration nothing is known for certain.
-        let is_known = |key: &Key| self.oracle.registered_no(key).is_some();
+        let is_known = |key: &Key| self.oracle.registered_no(key).is_some() && self.is_up(key);
         let lacking = self.oracle.well().filter(|(key, well)| is_known(key) && runs(well) && !shown.contains_key(key));
         for (key, well) in lacking {
             if well.by == life {
@@ -61,6 +61,11 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Whether its client is; whoever has just died may be found dead by probes.
+    fn is_up(&self, key: &Key) -> bool {
+        self.clients.iter().any(|client| client.key() == *key && client.phase == Phase::Up)
     }
 
     /// Whoever deregistered here is not here, and nowhere once that could be heard.
@@ -112,9 +117,7 @@ impl World {
         // Whoever was only known as what it had been may not be found there any more.
         for (key, _) in gone.filter(|(key, version_no)| self.oracle.registered_no(key).is_some_and(|no| no <= **version_no)) {
             let well = self.oracle.well_of(key).filter(|well| well.runs(self.clock_ms + SLACK_MS));
-            // Whoever has just died may be found dead before its last renewal is over.
-            let lives = self.clients.iter().any(|client| client.key() == *key && client.phase == Phase::Up);
-            if let Some(well) = well.filter(|well| lives && well.prompt_since_ms + HEARD_MS < self.clock_ms) {
+            if let Some(well) = well.filter(|well| self.is_up(key) && well.prompt_since_ms + HEARD_MS < self.clock_ms) {
                 return Err(format!("{} is well and was taken from replica {n}: {well:?}", key.1));
             }
         }

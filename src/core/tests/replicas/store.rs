@@ -162,6 +162,7 @@ impl Store {
                 // A lease that has more left than any lease lasts was written by another clock.
                 What::Record { holder, until_ms, .. }
                     if gone.why == Why::Lapsed
+                        && slot.version_no == gone.version_no
                         && *holder != gone.by
                         && *until_ms > now_ms
                         && *until_ms <= now_ms + ms(gone.kept) =>
