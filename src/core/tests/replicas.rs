@@ -273,8 +273,14 @@ impl World {
     fn check_few_events(&self) -> Result<(), String> {
         let losses = self.seen.flushes + self.seen.store_fresh + self.seen.failovers;
         let expected = 3 * (self.oracle.changes + self.seen.drains) + self.clients.len() as u64 * (losses + 1) + 20;
-        let told = self.store.events_ever;
-        if told > expected { Err(format!("{told} events are an echo, {expected} would be many")) } else { Ok(()) }
+        let (told, refused) = (self.store.events_ever, self.seen.writes_refused);
+        if told > expected {
+            Err(format!("{told} events are an echo, {expected} would be many"))
+        } else if refused > expected {
+            Err(format!("{refused} writes were refused, {expected} would be many"))
+        } else {
+            Ok(())
+        }
     }
 
     /// Nothing was told since everybody agreed.
