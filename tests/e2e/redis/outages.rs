@@ -105,6 +105,42 @@ fn of_several_changes_during_an_outage_the_last_one_holds() {
 }
 
 #[test]
+fn of_what_replicas_were_told_apart_from_each_other_the_latest_holds() {
+    let mut site = Site::start(2);
+    site.register_durably(0, "parted");
+    site.eventually_everywhere("parted");
+    site.redis.kill();
+    // One of them has never seen this Redis and can only guess its time.
+    site.fleet.gateways[1].process.kill();
+    site.fleet.gateways[1].start_again();
+    let say = |gateway: &Gateway, service: &str, word: &str| {
+        let mut body = registration(service, &site.upstream);
+        body["metadata"] = json!({"said": word});
+        promptly(|| gateway.api(post("/register", &body))).expect(201);
+    };
+    say(site.gateway(0), "parted", "first");
+    say(site.gateway(1), "other", "first");
+    say(site.gateway(1), "ended", "first");
+    // What is nearer to each other than an answer of Redis may take has no order that replicas could know.
+    std::thread::sleep(Duration::from_millis(400));
+    say(site.gateway(1), "parted", "second");
+    say(site.gateway(0), "other", "second");
+    say(site.gateway(0), "ended", "second");
+    site.deregister(0, "ended");
+    std::thread::sleep(Duration::from_millis(400));
+    site.deregister(1, "other");
+    site.redis.start_again();
+    site.eventually_stored(&["parted"]);
+    for gateway in &site.fleet.gateways {
+        eventually("the second word", || knows(gateway, "parted") && gateway.service("parted")["metadata"]["said"] == "second");
+    }
+    site.eventually_nowhere("other");
+    site.eventually_nowhere("ended");
+    site.register_durably(1, "ended");
+    site.eventually_everywhere("ended");
+}
+
+#[test]
 fn an_instance_that_heartbeats_to_another_replica_outlives_its_lease_while_redis_is_away() {
     let mut site = Site::start(2);
     let mut brief = registration("brief", &site.upstream);
