@@ -108,6 +108,7 @@ fn services(
     loaded: &mut Loaded,
 ) -> Result<(), Failure> {
     let mut keys: Vec<Key> = Vec::new();
+    let before = loaded.records.len();
     for (service, index) in names.iter().zip(shelf.indexes(names)?) {
         let ids = index.into_iter().flat_map(|index| index.standings);
         keys.extend(ids.map(|(id, _)| (service.clone(), id)));
@@ -124,7 +125,7 @@ fn services(
         }
     }
     let flat: Vec<ServiceName> = names.iter().filter(|name| flat.contains(*name)).cloned().collect();
-    predecessors(shelf, &flat, loaded)
+    predecessors(shelf, &flat, loaded, before)
 }
 
 /// Whether somebody is there who could have renewed it.
@@ -136,14 +137,17 @@ fn is_alive(record: &Record, replicas: &[Replica]) -> bool {
     }
 }
 
-/// What the predecessor wrote, and no gateway.
-fn predecessors(shelf: &mut Shelf, names: &[ServiceName], loaded: &mut Loaded) -> Result<(), Failure> {
+/// What the predecessor wrote, and no gateway. The instances of these services begin at `first`.
+fn predecessors(shelf: &mut Shelf, names: &[ServiceName], loaded: &mut Loaded, first: usize) -> Result<(), Failure> {
     let shown = shelf.shown(names)?;
     let flats = shelf.flats(names)?;
     let store_micros = loaded.store_micros(clock::mono());
     for ((service, flat), shown) in names.iter().zip(flats).zip(shown) {
         let Some(flat) = flat else { continue };
-        if shown.is_none_or(|(endpoint, _)| endpoint != flat.endpoint.to_string()) {
+        let is_noted = shown.is_some_and(|(endpoint, _)| endpoint == flat.endpoint.to_string());
+        // What was noted may be lost.
+        let is_shown = |record: &Record| record.facts.service == *service && flat.shows(&record.facts);
+        if !is_noted && !loaded.records.iter().skip(first).any(is_shown) {
             loaded.records.extend(flat.record(service, shelf.lease_ttl, store_micros));
         }
     }

@@ -58,6 +58,12 @@ impl Flat {
         InstanceId::parse(&self.endpoint.authority()).ok()
     }
 
+    /// Whether a gateway wrote it, to show this instance, as far as can be told by it alone: nobody else registered the same
+    /// endpoint in the same millisecond.
+    pub(super) fn shows(&self, facts: &Facts) -> bool {
+        self.endpoint == facts.endpoint && (self.registered_micros / 1000).abs_diff(facts.registered_wall_ms) <= 1
+    }
+
     /// The instance that it shows, whose lease the predecessor holds. Its version is the time of its registration, so that
     /// every replica makes the same of it.
     pub(super) fn record(&self, service: &ServiceName, ttl: Duration, store_micros: u64) -> Option<Record> {

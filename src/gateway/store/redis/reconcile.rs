@@ -86,8 +86,12 @@ impl Reconcile {
                 Some(_) if is_outdated(shared, service, &flat) => drop(self.unshown.insert(service.clone())),
                 Some(_) => {}
                 None => {
-                    let record = flat.record(service, shared.settings.lease_ttl, store_micros);
-                    record.into_iter().for_each(|record| shared.deliver(Command::Merge(Box::new(record))));
+                    let Some(record) = flat.record(service, shared.settings.lease_ttl, store_micros) else { continue };
+                    match is_shown(shared, service, &flat, record.facts.version_no) {
+                        // What was noted of it is lost.
+                        true => renewed(shared, outbox, service, &flat),
+                        false => shared.deliver(Command::Merge(Box::new(record))),
+                    }
                 }
             }
         }
@@ -103,6 +107,17 @@ fn is_outdated(shared: &Shared, service: &ServiceName, flat: &Flat) -> bool {
         let facts = &best.facts;
         let of_facts = (&facts.endpoint, &*facts.health_endpoint, &facts.metadata);
         of_facts != (&flat.endpoint, flat.health_endpoint.as_str(), &flat.metadata)
+    })
+}
+
+/// Whether it shows an instance that registered with a gateway. As a registration of the predecessor's, with a version made of
+/// its time, it could count as newer than what it shows, and take its place.
+fn is_shown(shared: &Shared, service: &ServiceName, flat: &Flat, version_no: u64) -> bool {
+    let table = shared.table.load_full();
+    let known = table.get(service.as_str()).filter(|service| !service.is_fallback);
+    known.is_some_and(|known| {
+        let mut facts = known.instances.iter().map(|upstream| &upstream.facts);
+        facts.any(|facts| flat.shows(facts) && facts.version_no != version_no)
     })
 }
 

@@ -18,10 +18,10 @@ use vertice_core::breaker::Phase;
 use vertice_core::command::{Command, Deregistration, Draining, Limits, Registration, Renewal, Reply};
 use vertice_core::endpoint::Endpoint;
 use vertice_core::name::{InstanceId, ServiceName};
-use vertice_core::record::{ReplicaId, StoreNews};
+use vertice_core::record::{Record, ReplicaId, StoreNews};
 use vertice_core::registry::Registry;
 use vertice_core::status::Status;
-use vertice_core::table::Snapshot;
+use vertice_core::table::{Facts, Snapshot};
 
 /// A gateway without its listeners.
 struct Replica {
@@ -407,4 +407,32 @@ fn who_cannot_read_events_says_so_and_does_not_compare_everything_all_the_time()
     assert!(starts() - begun < 6, "each time later than before");
     let _: i64 = server.run(&["DEL", "vx:renewals"]);
     eventually("it hears again", || state.is_healthy() && state.detail().is_none());
+}
+
+#[test]
+fn what_gateways_show_is_no_registration_of_the_predecessor_even_when_it_is_forgotten_who_wrote_it() {
+    let server = Server::start();
+    let mut settings = server.settings(5);
+    settings.redis.reconcile = Duration::from_millis(100);
+    let a = Replica::in_step(settings);
+    // Registered where the clock is ahead of Redis': its version lies before the time of its registration.
+    let (seconds, _): (u64, u64) = server.run(&["TIME"]);
+    let facts = crate::store::suite::facts("service-a", "x", seconds * 1_000_000 << 10);
+    let facts = Arc::new(Facts { registered_wall_ms: (seconds + 60) * 1_000, ..facts });
+    let (left, holder) = (Duration::from_secs(60), ReplicaId::of(6));
+    a.ask(Command::Merge(Box::new(Record { facts: facts.clone(), left, holder, drain: None })));
+    let compared = || a.metrics.store_resyncs.with_label_values(&["interval"]).get();
+    for _ in 0..2 {
+        eventually("shown", || server.run::<bool>(&["HEXISTS", "vx:mirrors", "service-a"]));
+        let _: i64 = server.run(&["DEL", "vx:mirrors"]);
+        let begun = compared();
+        eventually("compared twice", || compared() >= begun + 2);
+        let ids: Vec<String> = a.table.load().get("service-a").unwrap().instances.iter().map(|i| i.facts.id.to_string()).collect();
+        assert_eq!(ids, ["x"]);
+        let _: i64 = server.run(&["DEL", "services:service-a"]);
+    }
+    eventually("shown", || server.run::<bool>(&["EXISTS", "services:service-a"]));
+    let _: i64 = server.run(&["DEL", "vx:mirrors"]);
+    let loaded = load(&server.settings(7), Duration::from_secs(5), &super::server::metrics()).unwrap();
+    assert_eq!(loaded.records.len(), 1, "a gateway that starts takes it for one, too");
 }
