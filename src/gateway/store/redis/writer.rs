@@ -73,6 +73,7 @@ impl Writer {
     pub(super) fn run(mut self) {
         let mut again = AGAIN;
         while !self.shared.is_stopping() {
+            self.shared.state.outbox_is(self.outbox.len(), &self.shared.metrics);
             let was_open = !self.shared.state.admits();
             let served = self.connect(was_open).and_then(|(shelf, pulse)| {
                 again = AGAIN;

@@ -168,6 +168,7 @@ fn changes_made_while_redis_is_away_are_written_when_it_is_back_and_nothing_come
     assert!(!a.register("svc", "during", "http://10.0.0.3:1"), "not durable, and said so at once");
     assert!(!a.deregister("svc", "removed"));
     assert!(a.knows("svc", "before") && a.knows("svc", "during"), "it serves on");
+    eventually("what waits is shown", || a.state.outbox() == 2 && a.metrics.store_pending.get() == 2);
     assert!(a.state.last_error().is_some() && a.state.opened_wall_ms().is_some());
     server.restart();
     eventually("closed again", || a.state.phase() == Phase::Closed && a.state.is_following() && b.state.is_following());
