@@ -20,8 +20,11 @@ use vertice_core::name::{InstanceId, ServiceName};
 use vertice_core::record::{Gone, ReplicaId, Standing, Stored};
 use vertice_core::time::Moment;
 
-/// Events kept for readers that fall behind.
-const EVENTS_KEPT: u32 = 10_000;
+/// Events kept for readers that fall behind: so many, and fewer of large ones, so that they take up about so much at most.
+const EVENTS_KEPT: usize = 10_000;
+const EVENTS_BYTES: usize = 64 * 1024 * 1024;
+/// Of the largest ones so many are kept all the same.
+const EVENTS_KEPT_MIN: usize = 500;
 /// Entries with renewals kept; a missed one is asked for.
 const RENEWALS_KEPT: u32 = 1_000;
 /// A pipeline's calls hold about so much at most.
@@ -154,7 +157,8 @@ impl Shelf {
         call.arg(facts.service.as_str()).arg(facts.id.as_str()).arg(record::version(facts.version_no));
         call.arg(record::hex(record.holder)).arg(record::millis(record.left));
         call.arg(record.drain.map(|left| record::millis(left).to_string()).unwrap_or_default());
-        call.arg(json).arg(record::hex(self.me)).arg(at).arg(EVENTS_KEPT).arg(record::millis(facts.ttl));
+        let kept = (EVENTS_BYTES / json.len().max(1)).clamp(EVENTS_KEPT_MIN, EVENTS_KEPT);
+        call.arg(json).arg(record::hex(self.me)).arg(at).arg(kept).arg(record::millis(facts.ttl));
         (call, size)
     }
 

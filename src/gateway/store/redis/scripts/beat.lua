@@ -9,7 +9,7 @@ local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 -- What is not ours is left alone; nobody else is known then, and a flush not noticed by this.
 local epoch = 'foreign'
-if is(KEYS[2], 'string') then
+if is(KEYS[2], 'string') and redis.call('STRLEN', KEYS[2]) <= 64 then
   redis.call('SET', KEYS[2], ARGV[3], 'NX')
   epoch = redis.call('GET', KEYS[2])
 end

@@ -8,8 +8,7 @@ local function last(key)
   return entries[1] and entries[1][1] or '0-0'
 end
 local seq = '0'
-if redis.call('TYPE', KEYS[1]).ok == 'string' then
-  local text = redis.call('GET', KEYS[1])
-  seq = #text < 20 and string.match(text, '^%d+$') or '0'
+if redis.call('TYPE', KEYS[1]).ok == 'string' and redis.call('STRLEN', KEYS[1]) < 20 then
+  seq = string.match(redis.call('GET', KEYS[1]), '^%d+$') or '0'
 end
 return { seq, last(KEYS[2]), last(KEYS[3]) }

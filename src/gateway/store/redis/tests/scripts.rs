@@ -258,6 +258,29 @@ fn description() -> Description {
 }
 
 #[test]
+fn the_feed_keeps_fewer_of_large_events() {
+    let server = Server::start();
+    let mut a = server.shelf(5);
+    let large = |n: u64| {
+        let mut facts = suite::facts("service-a", "x", n);
+        facts.metadata.insert("large".to_owned(), "x".repeat(140_000));
+        suite::put(facts)
+    };
+    for n in 1..=700 {
+        one(&mut a, large(n));
+    }
+    let length: usize = server.run(&["XLEN", "vx:events"]);
+    assert!((450..600).contains(&length), "{length} of 140 kB each");
+    for n in 701..=1_000 {
+        one(&mut a, there("x", n));
+    }
+    let length: usize = server.run(&["XLEN", "vx:events"]);
+    assert!(length > 750, "{length}: of small ones many more are kept");
+    let _: () = server.run(&["SET", "vx:epoch", &"x".repeat(1_000)]);
+    assert_eq!(a.beat(Some(&description())).unwrap().epoch, "foreign");
+}
+
+#[test]
 fn a_large_index_is_read_in_parts() {
     let server = Server::start();
     let mut a = server.shelf(5);
