@@ -28,7 +28,11 @@ impl Failure {
 
 impl From<RedisError> for Failure {
     fn from(error: RedisError) -> Self {
-        Self::new(word(&error), error.to_string())
+        match word(&error) {
+            // The system's own words for it are no help.
+            "timeout" => Self::new("timeout", "no answer in time"),
+            word => Self::new(word, error.to_string()),
+        }
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) const READ_MAX: usize = 50;
 const INDEX_MAX: usize = 2_000_000;
 /// So many entries of indexes are read in one call.
 const ENTRIES_MAX: usize = 10_000;
-/// So many services are looked at.
+/// So many members of a set of services are looked at.
 const NAMES_MAX: usize = 200_000;
 /// A replica's description is no longer.
 const DESCRIPTION_MAX: usize = 2_048;
@@ -417,7 +417,7 @@ impl Shelf {
 
     /// The services in this set.
     pub(super) fn names(&mut self, key: &str) -> Result<BTreeSet<ServiceName>, Failure> {
-        let (mut names, mut cursor) = (BTreeSet::new(), 0_u64);
+        let (mut names, mut cursor, mut seen) = (BTreeSet::new(), 0_u64, 0);
         loop {
             let call = redis::cmd("SSCAN").arg(key).arg(cursor).arg("COUNT").arg(1_000).to_owned();
             let reply = match self.link.run("reconcile", vec![call], &self.metrics)?.pop() {
@@ -428,14 +428,16 @@ impl Shelf {
                 }
             };
             let Some([next, members]) = list(&reply) else { return Err(Failure::reply("a set")) };
-            for member in list(members).ok_or_else(|| Failure::reply("a set"))? {
+            let members = list(members).ok_or_else(|| Failure::reply("a set"))?;
+            seen += members.len();
+            for member in members {
                 match text(member).map(ServiceName::parse) {
                     Some(Ok(name)) => drop(names.insert(name)),
                     _ => self.skipped.note(key, "damaged", "a member is no service's name"),
                 }
             }
             cursor = number(next).ok_or_else(|| Failure::reply("a cursor"))?;
-            if names.len() >= NAMES_MAX {
+            if seen >= NAMES_MAX {
                 self.metrics.limit_hit("store_names");
                 return Ok(names);
             }
