@@ -418,7 +418,7 @@ fn what_gateways_show_is_no_registration_of_the_predecessor_even_when_it_is_forg
     let a = Replica::in_step(settings);
     // Registered where the clock is ahead of Redis': its version lies before the time of its registration.
     let (seconds, _): (u64, u64) = server.run(&["TIME"]);
-    let facts = crate::store::suite::facts("service-a", "x", seconds * 1_000_000 << 10);
+    let facts = crate::store::suite::facts("service-a", "x", (seconds * 1_000_000) << 10);
     let facts = Arc::new(Facts { registered_wall_ms: (seconds + 60) * 1_000, ..facts });
     let (left, holder) = (Duration::from_secs(60), ReplicaId::of(6));
     a.ask(Command::Merge(Box::new(Record { facts: facts.clone(), left, holder, drain: None })));
@@ -428,7 +428,8 @@ fn what_gateways_show_is_no_registration_of_the_predecessor_even_when_it_is_forg
         let _: i64 = server.run(&["DEL", "vx:mirrors"]);
         let begun = compared();
         eventually("compared twice", || compared() >= begun + 2);
-        let ids: Vec<String> = a.table.load().get("service-a").unwrap().instances.iter().map(|i| i.facts.id.to_string()).collect();
+        let ids: Vec<String> =
+            a.table.load().get("service-a").unwrap().instances.iter().map(|i| i.facts.id.to_string()).collect();
         assert_eq!(ids, ["x"]);
         let _: i64 = server.run(&["DEL", "services:service-a"]);
     }
