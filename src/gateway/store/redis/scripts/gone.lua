@@ -5,9 +5,8 @@ local function is(key, kind)
   local found = redis.call('TYPE', key).ok
   return found == kind or found == 'none'
 end
-if not (is(KEYS[1], 'hash') and is(KEYS[2], 'hash') and is(KEYS[3], 'set')) then
-  return 'foreign'
-end
+-- What cannot be kept, because something else has its place, the other replicas hear of all the same.
+local is_kept = is(KEYS[1], 'hash') and is(KEYS[2], 'hash') and is(KEYS[3], 'set')
 -- Tells the other replicas. When what that needs is not ours, they find out by comparing: false. What Redis refuses to all: the
 -- error, before anything was written.
 local function tell(seq, events, kept, ...)
@@ -31,9 +30,9 @@ end
 local service, id, version, why, by, finishing, kept = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local known = redis.call('HMGET', KEYS[1], 'v', 'gone', 'until', 'holder', 'record')
+local known = is_kept and redis.call('HMGET', KEYS[1], 'v', 'gone', 'until', 'holder', 'record') or {}
 if known[1] and is_damaged(known[1], now) then
-  return 'foreign'
+  is_kept, known = false, {}
 end
 if known[2] and known[1] and known[1] >= version then
   return 'same'
@@ -55,6 +54,9 @@ end
 local is_told, refusal = tell(KEYS[4], KEYS[5], ARGV[9], 't', string.format('%.0f', now), 'by', by, 'at', ARGV[8], 'gone', gone .. '}')
 if refusal then
   return refusal
+end
+if not is_kept then
+  return 'foreign'
 end
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'v', version, 'gone', by, 'why', why)

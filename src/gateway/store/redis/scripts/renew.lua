@@ -37,8 +37,11 @@ for n = 2, #KEYS do
         redis.call('HSET', key, 'until', string.format('%.0f', until_ms), 'holder', holder)
         redis.call('PEXPIRE', key, tonumber(left) + 24 * 3600 * 1000)
       end
-      moved[#moved + 1] = '["' .. service .. '","' .. id .. '","' .. version .. '",' .. left .. ']'
     end
+  end
+  -- Of what cannot be kept here the others hear all the same.
+  if answer == 'renewed' or answer == 'foreign' then
+    moved[#moved + 1] = '["' .. service .. '","' .. id .. '","' .. version .. '",' .. left .. ']'
   end
   answers[#answers + 1] = answer
 end

@@ -438,3 +438,24 @@ fn what_gateways_show_is_no_registration_of_the_predecessor_even_when_it_is_forg
     let loaded = load(&server.settings(7), Duration::from_secs(5), &super::server::metrics()).unwrap();
     assert_eq!(loaded.records.len(), 1, "a gateway that starts takes it for one, too");
 }
+
+#[test]
+fn what_cannot_be_kept_is_in_force_on_the_other_replica_all_the_same() {
+    let server = Server::start();
+    let (a, b) = (Replica::in_step(server.settings(5)), Replica::in_step(server.settings(6)));
+    let _: i64 = server.run(&["ZADD", "services:svc:i:one", "1", "x"]);
+    let _: i64 = server.run(&["HSET", "services:svc:i:two", "v", "99999999999999999999"]);
+    for (id, endpoint) in [("one", "http://10.0.0.1:1"), ("two", "http://10.0.0.2:1")] {
+        assert!(!a.register("svc", id, endpoint), "not durable");
+        eventually("known to b", || b.knows("svc", id));
+        b.renew("svc", id, None);
+        let holder = || {
+            a.table.load().get("svc").and_then(|s| s.instances.iter().find(|i| i.facts.id.as_str() == id)?.cells.lease.holder())
+        };
+        eventually("b holds it now", || holder() == Some(ReplicaId::of(6)));
+        assert!(!b.deregister("svc", id));
+        eventually("gone from a", || !a.knows("svc", id));
+    }
+    assert_eq!(server.run::<String>(&["TYPE", "services:svc:i:one"]), "zset");
+    assert_eq!(server.field("services:svc:i:two", "v").as_deref(), Some("99999999999999999999"));
+}
