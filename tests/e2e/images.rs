@@ -18,13 +18,14 @@ fn read(file: &str) -> String {
 fn every_variable_in_compose_yaml_is_good() {
     let secret = tempfile::NamedTempFile::new().unwrap();
     fs::write(secret.path(), "a-password\n").unwrap();
-    let line = Regex::new(r"(?m)^ +(VERTICE_\w+__\w+|REDIS_\w+|LOG_LEVEL): (?:\$\{\w+:-(.+)\}|(.+))$").unwrap();
+    let line = Regex::new(r"(?m)^ +(VERTICE_\w+__\w+|REDIS_\w+|LOG_LEVEL): (.+)$").unwrap();
+    let interpolation = Regex::new(r"\$\{\w+:-([^}]*)\}").unwrap();
     let text = read("compose.yaml");
     let variables: Vec<(String, String)> = line
         .captures_iter(&text)
         .map(|found| {
-            let value = found.get(2).or(found.get(3)).unwrap().as_str().trim_matches('"');
-            let value = if found[1].ends_with("_FILE") { secret.path().to_str().unwrap() } else { value };
+            let value = interpolation.replace_all(found[2].trim_matches('"'), "$1");
+            let value = if found[1].ends_with("_FILE") { secret.path().to_str().unwrap() } else { &value };
             (found[1].to_owned(), value.to_owned())
         })
         .collect();
