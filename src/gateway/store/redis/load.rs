@@ -139,11 +139,10 @@ fn is_alive(record: &Record, replicas: &[Replica]) -> bool {
 
 /// What the predecessor wrote, and no gateway. The instances of these services begin at `first`.
 fn predecessors(shelf: &mut Shelf, names: &[ServiceName], loaded: &mut Loaded, first: usize) -> Result<(), Failure> {
-    let shown = shelf.shown(names)?;
-    let flats = shelf.flats(names)?;
+    let records = shelf.flats_as_shown(names)?;
     let store_micros = loaded.store_micros(clock::mono());
-    for ((service, flat), shown) in names.iter().zip(flats).zip(shown) {
-        let Some(flat) = flat else { continue };
+    for (service, (flat, shown)) in names.iter().zip(records) {
+        let (Some(flat), Some(shown)) = (flat, shown) else { continue };
         let is_noted = shown.is_some_and(|(endpoint, _)| endpoint == flat.endpoint.to_string());
         // What was noted may be lost.
         let is_shown = |record: &Record| record.facts.service == *service && flat.shows(&record.facts);

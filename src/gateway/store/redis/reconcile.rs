@@ -70,11 +70,10 @@ impl Reconcile {
 
     /// Takes up what the predecessor wrote in these services' flat records.
     fn take_up(&mut self, shared: &Shared, outbox: &Outbox, shelf: &mut Shelf, names: &[ServiceName]) -> Result<(), Failure> {
-        let shown = shelf.shown(names)?;
-        let flats = shelf.flats(names)?;
+        let records = shelf.flats_as_shown(names)?;
         let Some(store_micros) = shared.state.store_micros(clock::mono()) else { return Ok(()) };
-        for ((service, flat), shown) in names.iter().zip(flats).zip(shown) {
-            let Some(flat) = flat else {
+        for (service, (flat, shown)) in names.iter().zip(records) {
+            let (Some(flat), Some(shown)) = (flat, shown) else {
                 self.unshown.insert(service.clone());
                 continue;
             };

@@ -273,8 +273,22 @@ impl Shelf {
         Ok(flats)
     }
 
+    /// Flat records, and what gateways have noted that they showed there; `None` where that changed while it was read. Both
+    /// are written at once, but not read at once: a record that a gateway is just writing must not look like a predecessor's.
+    #[expect(clippy::type_complexity, reason = "a record and what was noted of it")]
+    pub(super) fn flats_as_shown(
+        &mut self,
+        names: &[ServiceName],
+    ) -> Result<Vec<(Option<Flat>, Option<Option<(String, f64)>>)>, Failure> {
+        let before = self.shown(names)?;
+        let flats = self.flats(names)?;
+        let after = self.shown(names)?;
+        let settled = before.into_iter().zip(after).map(|(before, after)| (before == after).then_some(after));
+        Ok(flats.into_iter().zip(settled).collect())
+    }
+
     /// What gateways have shown the predecessor of these services: the endpoint, and the last heartbeat.
-    pub(super) fn shown(&mut self, names: &[ServiceName]) -> Result<Vec<Option<(String, f64)>>, Failure> {
+    fn shown(&mut self, names: &[ServiceName]) -> Result<Vec<Option<(String, f64)>>, Failure> {
         if names.is_empty() {
             return Ok(Vec::new());
         }

@@ -43,7 +43,7 @@ if known[1] and not known[2] then
   end
   -- What ends later than any lease does was written before the clock was set back: nobody knows when it ends.
   local ends = tonumber(known[3] or '') or 0
-  if why == 'lapsed' and known[4] ~= by and ends > now and ends <= now + kept then
+  if why == 'lapsed' and known[1] == version and known[4] ~= by and ends > now and ends <= now + kept then
     return 'alive'
   end
 end
