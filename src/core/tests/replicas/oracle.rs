@@ -145,8 +145,13 @@ impl Oracle {
     /// Claims nothing of an instance until it registers again; not even then, if what was said of it was numbered by a guess.
     pub(crate) fn forget(&mut self, key: &Key, is_guess: bool) {
         let known = self.known.entry(key.clone()).or_default();
-        let is_haunted = is_guess || known.is_haunted;
-        *known = Known { ttl_ms: known.ttl_ms, is_haunted, ..Known::default() };
+        *known = Known { ttl_ms: known.ttl_ms, is_haunted: known.is_haunted, ..Known::default() };
+        if is_guess {
+            // Its client's other instance may be where it is.
+            let client = |key: &Key| key.1.as_str().split('-').next().map(str::to_owned);
+            let its = self.known.iter_mut().filter(|(other, _)| other.0 == key.0 && client(other) == client(key));
+            its.for_each(|(_, known)| known.is_haunted = true);
+        }
     }
 
     /// The client was told.
@@ -209,7 +214,8 @@ impl Oracle {
 
     /// Who was deregistered and has not registered since.
     pub(crate) fn removed(&self) -> impl Iterator<Item = (&Key, &Removed)> {
-        self.known.iter().filter_map(|(key, known)| known.removed.as_ref().map(|removed| (key, removed)))
+        let sure = self.known.iter().filter(|(_, known)| !known.is_haunted);
+        sure.filter_map(|(key, known)| known.removed.as_ref().map(|removed| (key, removed)))
     }
 
     /// Where an instance may be, once everybody has talked to everybody: where its last acknowledged registration put it, or

@@ -116,7 +116,8 @@ impl Store {
     }
 
     fn is_alive(&self, id: ReplicaId, now_ms: u64) -> bool {
-        self.beats.get(&id).is_some_and(|beaten_ms| beaten_ms + ALIVE_MS > now_ms)
+        // Nobody lives in the future: such a beat was noted by a clock that was ahead.
+        self.beats.get(&id).is_some_and(|beaten_ms| beaten_ms + ALIVE_MS > now_ms && *beaten_ms <= now_ms + ALIVE_MS)
     }
 
     /// The script `put`.
