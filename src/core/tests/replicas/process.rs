@@ -49,7 +49,7 @@ impl World {
         let is_numbered = replica.clock.store_ms.is_some() && (is_following || self.seen.failovers == 0);
         let receipt = self.oracle.applied(&envelope.command, &reply, version_no, by, self.clock_ms);
         if !is_numbered {
-            let is_guess = replica.clock.store_ms.is_none() && !matches!(envelope.command, Command::Renew(_));
+            let is_guess = !matches!(envelope.command, Command::Renew(_));
             self.oracle.forget(&key, is_guess);
         }
         let is_change = matches!(envelope.command, Command::Register(_) | Command::Deregister(_));
