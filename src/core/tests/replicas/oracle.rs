@@ -154,6 +154,11 @@ impl Oracle {
         }
     }
 
+    /// Claims nothing any more of any instance that there is.
+    pub(crate) fn haunt_all(&mut self) {
+        self.known.values_mut().for_each(|known| known.is_haunted = true);
+    }
+
     /// The client was told.
     pub(crate) fn acknowledged(&mut self, receipt: &Receipt, is_durable: bool) {
         let Some((key, at_ms)) = &receipt.0 else { return };

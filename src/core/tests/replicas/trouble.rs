@@ -138,7 +138,11 @@ impl World {
             }
             _ => {
                 self.store.fail_over(self.copy.clone());
-                self.trouble.store_ahead_s = self.rng.below(1_200);
+                let before_s = std::mem::replace(&mut self.trouble.store_ahead_s, self.rng.below(1_200));
+                if self.trouble.store_ahead_s < before_s && self.trouble.kind == Kind::Everything {
+                    // When all who have seen the earlier numbers have died as well, nobody knows that they were ahead.
+                    self.oracle.haunt_all();
+                }
                 self.lost_data();
                 self.seen.failovers += 1;
             }
