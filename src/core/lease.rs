@@ -42,6 +42,12 @@ impl Lease {
         Self { due, ..self }
     }
 
+    /// The same lease, in the hands of this replica.
+    #[must_use]
+    pub const fn held_here(self) -> Self {
+        Self { holder: None, due: self.deadline, ..self }
+    }
+
     /// The same lease, in the hands of another replica.
     #[must_use]
     pub const fn held_by(self, holder: ReplicaId) -> Self {

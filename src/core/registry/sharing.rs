@@ -389,7 +389,9 @@ impl Registry {
         let known = known.map(|entry| (entry.facts.version_no, entry.lease, entry.is_leaving()));
         match (known, record) {
             (None, None) | (Some((.., true)), _) => {}
-            (Some((_, lease, _)), None) if lease.deadline() > now.mono => self.insist(service, id),
+            (Some((_, lease, _)), None) if lease.deadline() > now.mono && lease.holder() != Some(ReplicaId::NOBODY) => {
+                self.insist(service, id);
+            }
             (Some(_), None) => self.lapse_asked(service, id, now),
             (Some((known_no, lease, _)), Some(record)) if known_no == record.facts.version_no => {
                 let left = match is_holder_alive && record.holder != me {
@@ -448,7 +450,11 @@ impl Registry {
             });
         }
         let lacking = instances.iter().filter(|(id, entry)| !stored.contains_key(*id) && entry.lease.deadline() > now.mono);
-        effects.extend(lacking.filter_map(|(_, entry)| entry.stored()));
+        effects.extend(lacking.filter_map(|(id, entry)| match entry.lease.holder() {
+            // It may have been removed while this process was stopped for longer than a grave is kept.
+            Some(ReplicaId::NOBODY) => Some(fetch(id)),
+            _ => entry.stored(),
+        }));
         for standing in stored.values() {
             self.versions.saw(standing.version_no(), now.mono);
         }
@@ -467,6 +473,7 @@ impl Registry {
                 self.recover(now.mono);
             }
             StoreNews::Lost => {
+                self.vouch_for_nobodys();
                 // The renewals that others have not read are lost as well.
                 let sharing = self.sharing.as_mut().filter(|sharing| sharing.link == Link::Following);
                 if let Some(sharing) = sharing {
@@ -522,6 +529,18 @@ impl Registry {
         for (service, id, anew) in those.collect::<Vec<_>>() {
             if !self.hold.holds(&service, &id) {
                 self.due_at(&service, &id, anew);
+            }
+        }
+    }
+
+    /// The store has forgotten everybody, so that it says nothing against those that nobody is known to hold.
+    fn vouch_for_nobodys(&mut self) {
+        for (service, instances) in &mut self.services {
+            for (id, entry) in instances.iter_mut().filter(|(_, entry)| entry.lease.holder() == Some(ReplicaId::NOBODY)) {
+                self.leases.end(entry.lease, service, id);
+                entry.lease = entry.lease.held_here();
+                entry.cells.lease.set_lease(entry.lease);
+                self.leases.start(entry.lease, service, id);
             }
         }
     }

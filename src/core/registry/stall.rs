@@ -11,6 +11,8 @@
 //! - **At least a second is left to each**, for the heartbeats that piled up in sockets and queues meanwhile: they are
 //!   answered before anybody lapses. One that was stamped before the stall's end counts from that end.
 //! - **A probe that was under way says nothing**; it is made again.
+//! - **Among replicas, a stall that outlasts graves** (`registry/graves.rs`) leaves every lease with nobody: whoever was removed
+//!   meanwhile has no grave any more. Its instance stays while its lease does, unless the store lacks it; a renewal takes it over.
 //!
 //! The clock is monotonic (`CLOCK_MONOTONIC` on Linux), which stands still while the machine is suspended. So leases do not
 //! age during a suspend, and there is no gap to notice or to make up for.
@@ -18,9 +20,12 @@
 //! A stall is rare, so each one may cost O(n log n): both orders are built anew, once.
 
 use super::Registry;
+use super::graves::KEPT_BEYOND;
 use super::leases::Leases;
 use crate::command::Effect;
 use crate::event::Event;
+use crate::lease::Lease;
+use crate::record::ReplicaId;
 use crate::time::Moment;
 use std::time::Duration;
 
@@ -64,7 +69,14 @@ impl Registry {
                 continue;
             }
             let is_fresh = gets_fresh || self.leases.is_fresh(before, service, id);
-            entry.lease = if gets_fresh { before.refreshed(now) } else { before.extended(stall, now.plus(LEFT_MIN)) };
+            let may_be_forgotten = self.sharing.is_some() && stall >= before.ttl().saturating_add(KEPT_BEYOND);
+            entry.lease = if may_be_forgotten {
+                Lease::elsewhere(before.ttl(), before.ttl(), ReplicaId::NOBODY, now)
+            } else if gets_fresh {
+                before.refreshed(now)
+            } else {
+                before.extended(stall, now.plus(LEFT_MIN))
+            };
             entry.cells.lease.set_lease(entry.lease);
             deadlines.push((entry.lease.due(), service.clone(), id.clone()));
             if is_fresh {

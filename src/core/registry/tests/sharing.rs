@@ -265,3 +265,30 @@ fn a_lease_that_was_renewed_in_an_older_version_elsewhere_is_not_claimed_for_a_n
     let effects = fresh.registry.drain();
     assert!(matches!(&effects[..], [Effect::Forget(Gone { why: Why::Lapsed, .. })]), "{effects:?}");
 }
+
+#[test]
+fn who_was_removed_while_this_process_was_stopped_for_longer_than_a_grave_is_kept_stays_away() {
+    let stopped = || {
+        let mut rig = replica(A);
+        rig.register(with_id("gone", "http://10.0.0.1")).unwrap();
+        rig.register(with_id("here", "http://10.0.0.2")).unwrap();
+        rig.pass_to(10_000);
+        // Nothing is called for three minutes.
+        (rig.now, rig.ticked) = (at(190_000), at(190_000).mono);
+        rig.renew(heartbeat(Some("here"), "10.9.0.1")).unwrap();
+        let _ = rig.told();
+        rig
+    };
+    let nothing = || Command::Compare { service: name("svc"), stored: Vec::new() };
+    let mut rig = stopped();
+    rig.apply(nothing()).unwrap();
+    assert_eq!(rig.told(), ["fetch gone", "persist here"]);
+    rig.fetched("gone", None, false);
+    assert_eq!((rig.told(), rig.usable()), (vec!["forget gone".to_owned(), "lapsed gone".to_owned()], vec!["here".to_owned()]));
+
+    // A store that was flushed meanwhile says nothing against anybody.
+    let mut rig = stopped();
+    rig.store(StoreNews::Lost);
+    rig.apply(nothing()).unwrap();
+    assert_eq!(rig.told(), ["persist gone", "persist here"]);
+}

@@ -18,8 +18,8 @@ use vertice_core::name::ServiceName;
 use vertice_core::record::{Gone, Record, ReplicaId};
 use vertice_core::time::Moment;
 
-/// At the speed at which a hundred thousand instances are read in three seconds this is enough for millions.
-const EVERYTHING: Duration = Duration::from_secs(60);
+/// A hundred thousand instances are read in three seconds.
+const EVERYTHING: Duration = Duration::from_secs(20);
 /// The wait before another try.
 const AGAIN: Duration = Duration::from_millis(50);
 /// So often one starts over that broke off.
@@ -48,8 +48,7 @@ impl Loaded {
     }
 }
 
-/// Reads everything. A connection is waited for about `bound`, and so is each part of what is read; as long as something comes
-/// it goes on, because a gateway that knows half of its services answers 503 for the other half.
+/// Reads everything. A connection is waited for about `bound`; as long as something comes it goes on, for some seconds at most, because a gateway that knows half of its services answers 503 for the other half.
 ///
 /// # Errors
 /// [`StoreError::Away`] when nothing could be read.
@@ -57,11 +56,12 @@ pub fn load(settings: &Settings, bound: Duration, metrics: &Arc<Metrics>) -> Res
     let until = clock::mono().plus(bound);
     let mut trouble = Failure::new("timeout", "no time to connect");
     let (mut partial, mut tries) = (None, TRIES);
+    let end = until.plus(EVERYTHING);
     let mut dialler = Dialler::new(&settings.redis)?;
     while clock::mono() < until || (partial.is_some() && tries > 0) {
         let loaded = dialler.dial(|| clock::mono() < until).and_then(|link| {
             let (metrics, skipped) = (metrics.clone(), Arc::new(Skipped::new(metrics.clone())));
-            everything(Shelf { link, me: settings.me, lease_ttl: settings.lease_ttl, metrics, skipped })
+            everything(Shelf { link, me: settings.me, lease_ttl: settings.lease_ttl, metrics, skipped }, end)
         });
         match loaded {
             Ok(loaded) if !loaded.is_partial => return Ok(loaded),
@@ -75,8 +75,7 @@ pub fn load(settings: &Settings, bound: Duration, metrics: &Arc<Metrics>) -> Res
 }
 
 /// Fails only when nothing could be read.
-fn everything(mut shelf: Shelf) -> Result<Loaded, Failure> {
-    let until = clock::mono().plus(EVERYTHING);
+fn everything(mut shelf: Shelf, end: Moment) -> Result<Loaded, Failure> {
     // Without a description: it does not live yet.
     let pulse = shelf.beat(None)?;
     let mut loaded = Loaded {
@@ -93,7 +92,7 @@ fn everything(mut shelf: Shelf) -> Result<Loaded, Failure> {
     for names in names.into_iter().collect::<Vec<_>>().chunks(READ_MAX) {
         let read = services(&mut shelf, names, &flat, &mut loaded);
         let _ = read.as_ref().inspect_err(|failure| tracing::warn!(%failure, "failed to read everything from Redis"));
-        if read.is_err() || clock::mono() >= until {
+        if read.is_err() || clock::mono() >= end {
             loaded.is_partial = true;
             break;
         }

@@ -337,7 +337,8 @@ impl Writer {
         let mut absent = Vec::new();
         for (answer, (key, stored)) in answers.into_iter().zip(renewals) {
             done.note(key, answer);
-            if answer == Answer::Absent {
+            // What nobody is known to hold may have been removed: core asks first.
+            if answer == Answer::Absent && stored.cells.lease.holder() != Some(ReplicaId::NOBODY) {
                 absent.push((key.clone(), Change::Put(stored.clone())));
             }
         }
