@@ -92,6 +92,11 @@ impl Sharing {
 }
 
 impl Sharing {
+    /// Whether the others have had the time to say what they know.
+    fn may_judge(&self, now: Moment) -> bool {
+        self.following_since.is_some_and(|since| now.since(since) >= RECOVERY)
+    }
+
     /// Whether a lease was last renewed before the store was followed without a break.
     fn is_renewed_before_following(&self, lease: Lease) -> bool {
         self.following_since.is_some_and(|since| lease.deadline().minus(lease.ttl()) < since)
@@ -233,6 +238,7 @@ impl Registry {
         let before = self.services.get(&service).and_then(|instances| instances.get(&id));
         let is_same_registration = before.is_some_and(|entry| entry.facts.registered_wall_ms == facts.registered_wall_ms);
         let mine = before.map(|entry| entry.lease);
+        let is_change = before.is_some_and(|entry| may_be_change(facts.version_no, entry.facts.version_no));
         let cells = match before.filter(|entry| is_same_registration && entry.facts.endpoint == facts.endpoint) {
             Some(entry) => entry.cells.clone(),
             None => self.inherited_cells(&service, &rivals, &facts.endpoint),
@@ -240,7 +246,9 @@ impl Registry {
         let offered = Lease::elsewhere(facts.ttl, left, holder, now.mono);
         // What another replica heard says nothing against a renewal that came here.
         let is_better = |mine: &Lease| mine.deadline() > offered.deadline() || is_beyond(left, facts.ttl);
-        let is_kept = |mine: &Lease| mine.holder().is_none() && mine.ttl() == facts.ttl && mine.deadline() > now.mono;
+        // Nor does a change against one elsewhere. Whoever registered anew may be another, of whom its holder knows nothing.
+        let is_known = |mine: &Lease| mine.holder().is_none() || is_change;
+        let is_kept = |mine: &Lease| is_known(mine) && mine.ttl() == facts.ttl && mine.deadline() > now.mono;
         let kept = mine.filter(|mine| is_kept(mine) && is_better(mine));
         let lease = kept.unwrap_or(offered);
         let held = facts.endpoint.name().cloned();
@@ -420,6 +428,11 @@ impl Registry {
     }
 
     fn lapse_asked(&mut self, service: &ServiceName, id: &InstanceId, now: Now) {
+        if self.sharing.as_ref().is_some_and(|sharing| !sharing.may_judge(now.mono)) {
+            // An answer to a question from before.
+            self.due_at(service, id, now.mono.plus(ASK_AGAIN));
+            return;
+        }
         if self.is_mostly_silent() {
             // Whoever is cut off does not judge: the hold does.
             self.due_at(service, id, now.mono);

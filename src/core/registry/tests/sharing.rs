@@ -292,3 +292,38 @@ fn who_was_removed_while_this_process_was_stopped_for_longer_than_a_grave_is_kep
     rig.apply(nothing()).unwrap();
     assert_eq!(rig.told(), ["persist gone", "persist here"]);
 }
+
+#[test]
+fn a_change_by_someone_who_missed_renewals_takes_none_away() {
+    let (mut one, mut other) = pair();
+    let mut third = replica(ReplicaId::of(0xC));
+    third.apply(Command::Merge(Box::new(one.record("a", A)))).unwrap();
+    one.now = at(50_000);
+    one.renew(heartbeat(Some("a"), "10.9.0.1")).unwrap();
+    one.tell(A, &mut third);
+    // B has heard of no renewal, and nothing is left of the lease as it knows it.
+    other.now = at(59_999);
+    let span = Some(Duration::from_secs(20));
+    other.apply(Command::Drain(Draining { service: name("svc"), id: None, span })).unwrap();
+    other.tell(B, &mut third);
+    third.pass_to(109_000);
+    let _ = third.told();
+    assert_eq!(third.listed().len(), 1);
+    assert_eq!(third.upstream("a").cells.lease.deadline(), at(110_000).mono);
+}
+
+#[test]
+fn an_answer_from_before_the_store_was_away_judges_nobody() {
+    let (one, mut other) = pair();
+    other.pass_to(61_500);
+    assert_eq!(other.told(), ["fetch a"]);
+    other.store(StoreNews::Away { others: true });
+    other.store(StoreNews::Following);
+    let record = Record { left: Duration::ZERO, ..one.record("a", A) };
+    other.fetched("a", Some(record.clone()), false);
+    assert_eq!(other.usable(), ["a"], "its holder is coming back, too");
+    other.pass_to(67_000);
+    assert_eq!(other.told().last().map(String::as_str), Some("fetch a"));
+    other.fetched("a", Some(record), false);
+    assert_eq!(other.listed(), Vec::<String>::new());
+}
