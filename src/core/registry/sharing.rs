@@ -429,8 +429,10 @@ impl Registry {
 
     fn lapse_asked(&mut self, service: &ServiceName, id: &InstanceId, now: Now) {
         if self.sharing.as_ref().is_some_and(|sharing| !sharing.may_judge(now.mono)) {
-            // An answer to a question from before.
-            self.due_at(service, id, now.mono.plus(ASK_AGAIN));
+            // An answer to a question from before. Whoever is kept meanwhile is judged when that ends.
+            if !self.hold.holds(service, id) {
+                self.due_at(service, id, now.mono.plus(ASK_AGAIN));
+            }
             return;
         }
         if self.is_mostly_silent() {
@@ -524,7 +526,8 @@ impl Registry {
         let due = now.plus(RECOVERY);
         let stale = self.hold.take_stale();
         for (service, id) in &stale {
-            let Some(entry) = self.entry(service, id) else { continue };
+            let Some(entry) = self.services.get_mut(service).and_then(|instances| instances.get_mut(id)) else { continue };
+            self.leases.put_off(entry.lease, service, id);
             let holder = entry.lease.holder().unwrap_or(ReplicaId::NOBODY);
             entry.lease = entry.lease.held_by(holder).due_at(due);
             entry.cells.lease.set_lease(entry.lease);

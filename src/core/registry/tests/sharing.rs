@@ -327,3 +327,16 @@ fn an_answer_from_before_the_store_was_away_judges_nobody() {
     other.fetched("a", Some(record), false);
     assert_eq!(other.listed(), Vec::<String>::new());
 }
+
+#[test]
+fn whoever_is_renewed_after_a_late_answer_keeps_its_lease() {
+    let (mut one, _) = pair();
+    one.store(StoreNews::Away { others: true });
+    one.pass_to(61_000);
+    let record = Record { left: Duration::ZERO, ..one.record("a", A) };
+    one.fetched("a", Some(record), true);
+    one.store(StoreNews::Following);
+    one.pass_to(62_500);
+    one.renew(heartbeat(Some("a"), "10.9.0.1")).unwrap();
+    assert_eq!((one.pass_to(122_000), one.usable().len()), (0, 1));
+}
