@@ -4,7 +4,7 @@ use super::fleet::Envelope;
 use super::replica::{Clock, Outbox, Replica, Waiting, Write, key_of};
 use super::{DEFAULT_TTL, DURABLE_MS, Due, Key, LIMITS, STALE_AFTER, TICK_MS, World};
 use crate::trouble::Fault;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use vertice_core::command::{Command, Probe, Refused, Reply};
 use vertice_core::record::ReplicaId;
 use vertice_core::registry::Registry;
@@ -127,7 +127,11 @@ impl World {
         let replica = &mut self.replicas[n];
         self.seen.asked += u64::from(replica.outbox.fetches.len() > asked);
         if self.fault == Some(Fault::HastyLapses) {
-            for (service, id) in std::mem::take(&mut replica.outbox.fetches) {
+            let (known, unknown) =
+                std::mem::take(&mut replica.outbox.fetches).into_iter().partition(|key| replica.facts(key).is_some());
+            let known: BTreeSet<Key> = known;
+            replica.outbox.fetches = unknown;
+            for (service, id) in known {
                 let command = Command::Fetched { service, id, record: None, is_holder_alive: false };
                 self.plan(0, Due::Heard { replica: n, life, command: Box::new(command) });
             }
