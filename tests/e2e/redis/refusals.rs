@@ -47,6 +47,18 @@ fn a_redis_without_memory_is_survived() {
 }
 
 #[test]
+fn a_gateway_that_starts_beside_a_redis_without_memory_routes_what_that_holds() {
+    let mut site = Site::start(1);
+    site.register_durably(0, "held");
+    site.redis.config("maxmemory", "1");
+    site.fleet.gateways[0].process.kill();
+    site.fleet.gateways[0].start_again();
+    assert!(routes(site.gateway(0), "held"));
+    site.redis.config("maxmemory", "0");
+    site.register_durably(0, "news");
+}
+
+#[test]
 fn a_redis_whose_disk_fails_is_survived() {
     let redis = Redis::builder().arg("--enable-protected-configs", "yes").start();
     let refuse = |redis: &Redis| {

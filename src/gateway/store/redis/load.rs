@@ -76,8 +76,7 @@ pub fn load(settings: &Settings, bound: Duration, metrics: &Arc<Metrics>) -> Res
 
 /// Fails only when nothing could be read.
 fn everything(mut shelf: Shelf, end: Moment) -> Result<Loaded, Failure> {
-    // Without a description: it does not live yet.
-    let pulse = shelf.beat(None)?;
+    let pulse = shelf.look()?;
     let mut loaded = Loaded {
         records: Vec::new(),
         graves: Vec::new(),

@@ -463,10 +463,19 @@ impl Shelf {
 
     /// Says that this replica lives (or, without a description, that it ends).
     pub(super) fn beat(&mut self, description: Option<&Description>) -> Result<Pulse, Failure> {
+        self.pulse(description, &format!("{:016x}{:016x}", random(), random()))
+    }
+
+    /// The same without a word of our own: also of a server that can be read and not written.
+    pub(super) fn look(&mut self) -> Result<Pulse, Failure> {
+        self.pulse(None, "")
+    }
+
+    fn pulse(&mut self, description: Option<&Description>, new_epoch: &str) -> Result<Pulse, Failure> {
         let mut call = script::BEAT.on(["vx:replicas", "vx:epoch"].into_iter());
         let json = description.map(|description| serde_json::to_string(description).unwrap_or_default());
         let open = json.as_deref().and_then(|json| json.strip_suffix('}')).unwrap_or_default();
-        call.arg(record::hex(self.me)).arg(open).arg(format!("{:016x}{:016x}", random(), random())).arg(DESCRIPTION_MAX);
+        call.arg(record::hex(self.me)).arg(open).arg(new_epoch).arg(DESCRIPTION_MAX);
         let sent = clock::mono();
         let reply = self.link.run_one("beat", call, &self.metrics)?;
         let received = clock::mono();

@@ -1,6 +1,8 @@
 -- Says that a replica lives, forgets those that have not said so for a minute, and tells the time.
 -- KEYS: vx:replicas, vx:epoch
--- ARGV: replica, its description without the closing brace ('' takes it out), a new epoch, bytes that a description may have
+-- ARGV: replica, its description without the closing brace ('' takes it out), a new epoch ('': nothing is written, because it
+-- may be that nothing can be), bytes that a description may have
+local looks = ARGV[3] == ''
 local function is(key, kind)
   local found = redis.call('TYPE', key).ok
   return found == kind or found == 'none'
@@ -10,13 +12,17 @@ local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 -- What is not ours is left alone; nobody else is known then, and a flush not noticed by this.
 local epoch = 'foreign'
 if is(KEYS[2], 'string') and redis.call('STRLEN', KEYS[2]) <= 64 then
-  redis.call('SET', KEYS[2], ARGV[3], 'NX')
-  epoch = redis.call('GET', KEYS[2])
+  if not looks then
+    redis.call('SET', KEYS[2], ARGV[3], 'NX')
+  end
+  epoch = redis.call('GET', KEYS[2]) or ''
 end
 if not is(KEYS[1], 'hash') then
   return { time[1], time[2], epoch, 'foreign' }
 end
-if ARGV[2] == '' then
+if looks then
+  -- Nobody is told.
+elseif ARGV[2] == '' then
   redis.call('HDEL', KEYS[1], ARGV[1])
 else
   redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ',"at_ms":' .. string.format('%.0f', now) .. '}')
@@ -31,10 +37,10 @@ if redis.call('HLEN', KEYS[1]) <= 1000 then
     end
     local ok, entry = pcall(cjson.decode, text)
     local at = ok and type(entry) == 'table' and tonumber(entry.at_ms)
-    if at and at < now - 60000 then
+    if at and at < now - 60000 and not looks then
       redis.call('HDEL', KEYS[1], replica)
     else
-      if at and at > now then
+      if at and at > now and not looks then
         -- The clock was set back, or another server has taken over. Whoever is dead must not live until then.
         text = string.gsub(text, '"at_ms":[^,}]*', '"at_ms":' .. string.format('%.0f', now))
         redis.call('HSET', KEYS[1], replica, text)
