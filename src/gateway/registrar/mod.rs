@@ -205,7 +205,9 @@ impl Registrar {
         let figures = self.registry.lease_figures();
         let mut shown = self.leases.lock();
         if *shown != figures {
+            (shown.graves_dropped..figures.graves_dropped).for_each(|_| self.hung.metrics.limit_hit("graves"));
             *shown = figures;
+            self.hung.metrics.leases_stale.set(i64::try_from(figures.stale).unwrap_or(i64::MAX));
             self.hung.metrics.leases_held.set(i64::try_from(figures.held).unwrap_or(i64::MAX));
             self.hung.metrics.instances_silent.set(i64::try_from(figures.silent).unwrap_or(i64::MAX));
         }
@@ -258,7 +260,13 @@ impl Registrar {
             if is_news && matches!(result, Ok(Reply::Registered { .. } | Reply::Deregistered(_))) {
                 self.hung.metrics.propagation_local.observe(visible.since(since).as_secs_f64());
             }
-            let Some(reply) = reply else { continue };
+            let Some(reply) = reply else {
+                if let Err(Refused::Full(what)) = &result {
+                    self.hung.metrics.limit_hit("merge");
+                    tracing::warn!(what, "a registration at another replica is not taken in: a limit is reached here");
+                }
+                continue;
+            };
             let answer = result.map(|result| {
                 // Whoever removes what is removed already waits, too: the removal may still be on its way to the store.
                 let stored = matches!(result, Reply::Registered { .. } | Reply::Deregistered(_)).then(oneshot::channel);

@@ -84,6 +84,8 @@ pub struct Metrics {
     pub watchers_cut: IntCounter,
     /// `registry_leases_held`
     pub leases_held: IntGauge,
+    /// `registry_leases_stale`
+    pub leases_stale: IntGauge,
     /// `registry_instances_silent`
     pub instances_silent: IntGauge,
     /// `registry_lease_holds_total`
@@ -212,6 +214,11 @@ impl Metrics {
             watchers: int_gauges(&c, "vertice_watchers", "Clients that wait for changes of the registry.", &["kind"])?,
             watch_events: counters(&c, "vertice_watch_events_total", "Events handed to watchers' streams.", &["event"])?,
             watchers_cut: counter(&c, "vertice_watchers_cut_total", "Watchers cut off because they did not read.")?,
+            leases_stale: int_gauge(
+                &c,
+                "registry_leases_stale",
+                "Instances past their deadline that are probed, because another replica may have renewed them.",
+            )?,
             leases_held: int_gauge(
                 &c,
                 "registry_leases_held",

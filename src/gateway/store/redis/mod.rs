@@ -6,6 +6,22 @@
 //! newer, who holds a lease and who lapses is core's business, told by commands; what two replicas write at once is settled
 //! by versions inside Redis (`scripts/`).
 //!
+//! What is in Redis (no cluster: scripts name keys by their contents):
+//!
+//! | key | type | what |
+//! |---|---|---|
+//! | `services:{name}` | hash | the best instance as the predecessor reads it: `endpoint`, `health_endpoint`, `metadata` (a JSON object of strings), `registered_at`, `last_heartbeat`; expires with its lease |
+//! | `services:index` | set | names that have one |
+//! | `services:{name}:i:{id}` | hash | a record: `v` (20 digits), `holder`, `until`, `drain_until`, `record` (JSON, `codec.rs`); expires a day after its lease. Or a grave: `v`, `gone` (by whom), `why`; expires a minute after the lease would have |
+//! | `vx:i:{name}` | hash | id → `r` or `g` with the version: what a comparison reads |
+//! | `vx:names` | set | names that have such an index |
+//! | `vx:events` | stream | `n` (contiguous), `t` (store's ms), `by`, `at` (decided, store's µs), `put` or `gone`; 10 000 entries or 64 MiB |
+//! | `vx:renewals` | stream | `t`, `by`, `r`: service, id, version and what is left, up to 200 at once |
+//! | `vx:seq`, `vx:epoch` | strings | the number of the last event; who flushes takes the epoch away |
+//! | `vx:replicas` | hash | replica → name, zone, release, when it said so last |
+//! | `vx:mirrors` | hash | what gateways wrote into `services:{name}`, so that it is not taken for the predecessor's |
+//! | `health:{name}` | hash | a good health check, for 30 s |
+//!
 //! **Invariant:** whatever Redis does, the threads end when they are told to, and nobody else waits for them longer than the
 //! bound that the caller set.
 
