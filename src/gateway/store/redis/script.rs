@@ -18,7 +18,7 @@ pub(super) struct Script {
 
 macro_rules! scripts {
     ($($(#[$doc:meta])* $name:ident = $file:literal;)*) => {
-        $($(#[$doc])* pub(super) static $name: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!($file)));)*
+        $($(#[$doc])* pub(super) static $name: LazyLock<Script> = LazyLock::new(|| Script::new(concat!(include_str!("scripts/common.lua"), include_str!($file))));)*
         const ALL: &[&LazyLock<Script>] = &[$(&$name),*];
     };
 }

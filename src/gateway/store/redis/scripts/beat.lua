@@ -3,12 +3,6 @@
 -- ARGV: replica, its description without the closing brace ('' takes it out), a new epoch ('': nothing is written, because it
 -- may be that nothing can be), bytes that a description may have
 local looks = ARGV[3] == ''
-local function is(key, kind)
-  local found = redis.call('TYPE', key).ok
-  return found == kind or found == 'none'
-end
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 -- What is not ours is left alone; nobody else is known then, and a flush not noticed by this.
 local epoch = 'foreign'
 if is(KEYS[2], 'string') and redis.call('STRLEN', KEYS[2]) <= 64 then

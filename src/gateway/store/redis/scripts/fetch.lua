@@ -4,7 +4,7 @@ local fields = {}
 for n = 3, #ARGV do
   fields[#fields + 1] = ARGV[n]
 end
-local answers = { redis.call('TIME') }
+local answers = { time }
 for n = 1, #KEYS do
   local key = KEYS[n]
   local kind = redis.call('TYPE', key).ok

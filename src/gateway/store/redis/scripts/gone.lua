@@ -1,37 +1,11 @@
 -- Writes the grave of an instance, unless the store knows something newer of it or that it is alive.
 -- KEYS: record, index of the service, vx:names, vx:seq, vx:events, services:<service>, services:index, vx:mirrors
 -- ARGV: service, id, version, why, by, finishing ms or '', kept ms, when it was decided in µs, events kept
-local function is(key, kind)
-  local found = redis.call('TYPE', key).ok
-  return found == kind or found == 'none'
-end
 -- What cannot be kept, because something else has its place, the other replicas hear of all the same.
 local is_kept = is(KEYS[1], 'hash') and is(KEYS[2], 'hash') and is(KEYS[3], 'set')
--- Tells the other replicas. When what that needs is not ours, they find out by comparing: false. What Redis refuses to all: the
--- error, before anything was written.
-local function tell(seq, events, kept, ...)
-  if not (is(seq, 'string') and is(events, 'stream')) then
-    return false
-  end
-  local answer = redis.pcall('INCR', seq)
-  if type(answer) == 'number' then
-    answer = redis.pcall('XADD', events, 'MAXLEN', '~', kept, '*', 'n', answer, ...)
-  end
-  if type(answer) == 'table' and answer.err then
-    return false, not string.find(answer.err, '^%-?ERR ') and answer
-  end
-  return true
-end
--- Of a record with a version that nobody gives it cannot be told what is newer: it is damaged, and left alone.
-local function is_damaged(version, now)
-  local last = string.format('%020.0f', (now + 100 * 365 * 86400000) * 1024000)
-  return #version ~= 20 or string.find(version, '%D') or version > last
-end
 local service, id, version, why, by, finishing, kept = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local known = is_kept and redis.call('HMGET', KEYS[1], 'v', 'gone', 'until', 'holder', 'record') or {}
-if known[1] and is_damaged(known[1], now) then
+if known[1] and is_damaged(known[1]) then
   is_kept, known = false, {}
 end
 if known[2] and known[1] and known[1] >= version then

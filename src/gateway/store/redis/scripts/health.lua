@@ -1,7 +1,6 @@
 -- Keeps the result of a health check for a while.
 -- KEYS: health:<service>; ARGV: seconds, then fields and values
-local kind = redis.call('TYPE', KEYS[1]).ok
-if kind ~= 'hash' and kind ~= 'none' then
+if not is(KEYS[1], 'hash') then
   return 'foreign'
 end
 redis.call('HSET', KEYS[1], unpack(ARGV, 2))

@@ -1,6 +1,6 @@
 -- The indexes of some services, and the time. Large ones are read in parts: Redis serves nobody else meanwhile.
 -- KEYS: an index for each; ARGV: how many entries all may have together, '' or where the part begins, then the services
-local answers, room = { redis.call('TIME') }, tonumber(ARGV[1])
+local answers, room = { time }, tonumber(ARGV[1])
 for n = 1, #KEYS do
   local kind = redis.call('TYPE', KEYS[n]).ok
   local answer

@@ -2,10 +2,6 @@
 -- that is behind would show what others have changed or removed: only what the store has is shown.
 -- KEYS: services:<service>, services:index, vx:mirrors, the instance's record
 -- ARGV: service, left ms, the instance's version, endpoint, health endpoint, metadata, registered at, last heartbeat
-local function is(key, kind)
-  local found = redis.call('TYPE', key).ok
-  return found == kind or found == 'none'
-end
 if not (is(KEYS[1], 'hash') and is(KEYS[2], 'set') and is(KEYS[3], 'hash') and is(KEYS[4], 'hash')) then
   return 'foreign'
 end

@@ -1,18 +1,7 @@
 -- Moves the ends of leases, and tells the other replicas of those that moved.
 -- KEYS: vx:renewals, then one record for each renewal
 -- ARGV: by, renewals kept, then service, id, version, holder, left ms, ttl ms for each renewal
-local function is(key, kind)
-  local found = redis.call('TYPE', key).ok
-  return found == kind or found == 'none'
-end
--- Of a record with a version that nobody gives it cannot be told what is newer: it is damaged, and left alone.
-local function is_damaged(version, now)
-  local last = string.format('%020.0f', (now + 100 * 365 * 86400000) * 1024000)
-  return #version ~= 20 or string.find(version, '%D') or version > last
-end
 local by, answers, moved = ARGV[1], {}, {}
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 for n = 2, #KEYS do
   local at = 3 + (n - 2) * 6
   local key, service, id, version, holder, left = KEYS[n], ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
@@ -21,7 +10,7 @@ for n = 2, #KEYS do
     answer = 'foreign'
   else
     local known = redis.call('HMGET', key, 'v', 'gone', 'until')
-    if known[1] and is_damaged(known[1], now) then
+    if known[1] and is_damaged(known[1]) then
       answer = 'foreign'
     elseif not known[1] or known[1] < version then
       answer = 'absent'
