@@ -32,7 +32,7 @@ pub struct Loaded {
     pub records: Vec<Record>,
     /// Graves.
     pub graves: Vec<Gone>,
-    /// The processes that share the store.
+    /// The other processes that share the store.
     pub replicas: Vec<Replica>,
     /// Whether it broke off before everything was read. The rest comes with the first comparison.
     pub is_partial: bool,
@@ -48,7 +48,8 @@ impl Loaded {
     }
 }
 
-/// Reads everything. A connection is waited for about `bound`; as long as something comes it goes on, for some seconds at most, because a gateway that knows half of its services answers 503 for the other half.
+/// Reads everything. A connection is waited for about `bound`; as long as something comes it goes on, for some seconds at most,
+/// because a gateway that knows half of its services answers 503 for the other half.
 ///
 /// # Errors
 /// [`StoreError::Away`] when nothing could be read.
@@ -61,7 +62,11 @@ pub fn load(settings: &Settings, bound: Duration, metrics: &Arc<Metrics>) -> Res
     while clock::mono() < until || (partial.is_some() && tries > 0) {
         let loaded = dialler.dial(|| clock::mono() < until).and_then(|link| {
             let (metrics, skipped) = (metrics.clone(), Arc::new(Skipped::new(metrics.clone())));
-            everything(Shelf { link, me: settings.me, lease_ttl: settings.lease_ttl, metrics, skipped }, end)
+            everything(
+                Shelf { link, me: settings.me, lease_ttl: settings.lease_ttl, metrics, skipped },
+                &settings.replica_id,
+                end,
+            )
         });
         match loaded {
             Ok(loaded) if !loaded.is_partial => return Ok(loaded),
@@ -75,12 +80,14 @@ pub fn load(settings: &Settings, bound: Duration, metrics: &Arc<Metrics>) -> Res
 }
 
 /// Fails only when nothing could be read.
-fn everything(mut shelf: Shelf, end: Moment) -> Result<Loaded, Failure> {
+fn everything(mut shelf: Shelf, name: &str, end: Moment) -> Result<Loaded, Failure> {
     let pulse = shelf.look()?;
+    // One of our own name was killed a moment ago, and only seems to live.
+    let others = pulse.replicas.into_iter().filter(|replica| replica.name != name);
     let mut loaded = Loaded {
         records: Vec::new(),
         graves: Vec::new(),
-        replicas: pulse.replicas,
+        replicas: others.collect(),
         is_partial: false,
         micros: pulse.micros,
         at: pulse.sent.plus(pulse.received.since(pulse.sent) / 2),

@@ -219,6 +219,21 @@ fn a_flushed_redis_is_written_anew() {
 }
 
 #[test]
+fn a_replica_that_was_killed_and_started_again_at_once_gives_its_instances_a_whole_lease() {
+    let server = Server::start();
+    let a = Replica::in_step(server.settings(5));
+    a.register("svc", "one", "http://10.0.0.1:1");
+    eventually("in Redis", || server.field("services:svc:i:one", "until").is_some());
+    let (seconds, _): (u64, u64) = server.run(&["TIME"]);
+    let _: i64 = server.run(&["HSET", "services:svc:i:one", "until", &(seconds * 1_000 + 20_000).to_string()]);
+    let left = |settings| load(settings, Duration::from_secs(5), &super::server::metrics()).unwrap().records[0].left;
+    let another = server.settings(6);
+    assert!(left(&another) <= Duration::from_secs(20), "its holder lives");
+    let again = Settings { replica_id: server.settings(5).replica_id, ..server.settings(7) };
+    assert_eq!(left(&again), Duration::from_secs(60), "its holder was the same process, as it still seemed to live");
+}
+
+#[test]
 fn a_new_replica_finds_everything_even_when_all_others_are_gone() {
     let server = Server::start();
     let mut a = Replica::in_step(server.settings(5));
