@@ -17,7 +17,6 @@ use replica::Replica;
 use rng::Rng;
 use seen::Seen;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use store::Store;
 use trouble::{Fault, Trouble};
@@ -40,6 +39,8 @@ mod reader;
 mod replica;
 #[path = "sim/rng.rs"]
 mod rng;
+#[path = "sim/seeds.rs"]
+mod seeds;
 #[path = "replicas/seen.rs"]
 mod seen;
 #[path = "replicas/store.rs"]
@@ -333,10 +334,6 @@ impl Due {
     }
 }
 
-fn number(name: &str) -> Option<u64> {
-    setting(name).map(|text| text.parse().unwrap())
-}
-
 #[expect(clippy::disallowed_methods, reason = "the replay is asked for through the environment")]
 fn setting(name: &str) -> Option<String> {
     std::env::var(name).ok()
@@ -354,38 +351,11 @@ fn simulate(seed: u64, fault: Option<Fault>) -> Result<(u64, Seen), String> {
     Err(format!("seed {seed} (replay with SIM_SEED={seed}) {what}"))
 }
 
-/// Runs seeds on every core; the steps they took and what happened in them.
-fn simulate_all(seeds: std::ops::Range<u64>) -> (u64, Seen) {
-    let next = AtomicU64::new(seeds.start);
-    let sum = |one: (u64, Seen), other: (u64, Seen)| (one.0 + other.0, one.1.plus(other.1));
-    let some = || {
-        let claim = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| seeds.contains(seed));
-        let run = |seed| simulate(seed, None).unwrap_or_else(|what| panic!("{what}"));
-        std::iter::from_fn(claim).map(run).fold(Default::default(), sum)
-    };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(some)).collect();
-        let done = threads.into_iter().map(|thread| thread.join().expect("a seed failed; it says above which"));
-        done.fold(Default::default(), sum)
-    })
-}
-
-#[expect(clippy::disallowed_methods, reason = "the speed needs a clock")]
 #[test]
 fn replicas_agree_and_lose_nobody() {
-    let (first, count) = (number("SIM_SEED"), number("SIM_SEEDS"));
-    let seeds = match first {
-        Some(first) => first..first + count.unwrap_or(1),
-        None => 0..count.unwrap_or(SEEDS),
-    };
-    let (count, start) = (seeds.end - seeds.start, std::time::Instant::now());
-    let (steps, seen) = simulate_all(seeds);
-    let hours = (TROUBLE_MS + SETTLE_MS + QUIET_MS) as f64 * count as f64 / 3.6e6;
-    let took = start.elapsed().as_secs_f64();
-    println!("{count} seeds, {steps} steps, {hours:.0} simulated hours in {took:.1} s: {:.1} hours per second", hours / took);
-    println!("{seen:?}");
-    assert!(count < SEEDS || seen.is_everything_at_least(5), "the simulation no longer meets what it is for: {seen:?}");
+    let simulated = Duration::from_millis(TROUBLE_MS + SETTLE_MS + QUIET_MS);
+    let (seen, is_usual) = seeds::run(SEEDS, simulated, Seen::plus, |seed| simulate(seed, None));
+    assert!(!is_usual || seen.is_everything_at_least(5), "the simulation no longer meets what it is for: {seen:?}");
 }
 
 #[test]
@@ -398,18 +368,8 @@ fn the_same_seed_gives_the_same_steps() {
     assert_eq!(trail(3), trail(3));
 }
 
-/// Some seed of the first few fails under the fault, and says so.
 fn noticed(fault: Fault, as_one_of: &[&str]) {
-    let failures = (0..60).filter_map(|seed| simulate(seed, Some(fault)).err());
-    let mut other = Vec::new();
-    for failure in failures {
-        let line = failure.lines().next().unwrap_or_default().to_owned();
-        if as_one_of.iter().any(|what| line.contains(what)) {
-            return;
-        }
-        other.push(line);
-    }
-    panic!("{fault:?}: {other:#?}");
+    seeds::noticed(&fault, 60, as_one_of, |seed| simulate(seed, Some(fault)));
 }
 
 #[test]

@@ -19,7 +19,6 @@ use rules::{Rules, Seen};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use trouble::{Fault, Outage};
 use vertice_core::command::{Command, Effect, Limits, Probe, Refused, Reply};
@@ -40,6 +39,8 @@ mod replica;
 mod rng;
 #[path = "sim/rules.rs"]
 mod rules;
+#[path = "sim/seeds.rs"]
+mod seeds;
 #[path = "sim/trouble.rs"]
 mod trouble;
 
@@ -591,39 +592,10 @@ fn simulate(seed: u64, fault: Option<Fault>) -> Result<(u64, Seen), String> {
     Err(format!("seed {seed} (replay with SIM_SEED={seed}) {what}"))
 }
 
-/// Runs seeds on every core; the steps they took and what happened in them.
-fn simulate_all(seeds: std::ops::Range<u64>) -> (u64, Seen) {
-    let next = AtomicU64::new(seeds.start);
-    let sum = |one: (u64, Seen), other: (u64, Seen)| (one.0 + other.0, one.1.plus(other.1));
-    let some = || {
-        let claim = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| seeds.contains(seed));
-        let run = |seed| simulate(seed, None).unwrap_or_else(|what| panic!("{what}"));
-        std::iter::from_fn(claim).map(run).fold(Default::default(), sum)
-    };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(some)).collect();
-        let done = threads.into_iter().map(|thread| thread.join().expect("a seed failed; it says above which"));
-        done.fold(Default::default(), sum)
-    })
-}
-
-#[expect(clippy::disallowed_methods, reason = "the replay is asked for through the environment, the speed needs a clock")]
 #[test]
 fn leases_live_exactly_as_long_as_they_are_renewed_or_held() {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let (first, count) = (number("SIM_SEED"), number("SIM_SEEDS"));
-    let seeds = match first {
-        Some(first) => first..first + count.unwrap_or(1),
-        None => 0..count.unwrap_or(SEEDS),
-    };
-    let (count, start) = (seeds.end - seeds.start, std::time::Instant::now());
-    let (steps, seen) = simulate_all(seeds);
-    let hours = SIMULATED.as_secs_f64() * count as f64 / 3600.0;
-    let took = start.elapsed().as_secs_f64();
-    println!("{count} seeds, {steps} steps, {hours:.0} simulated hours in {took:.1} s: {:.1} hours per second", hours / took);
-    println!("{seen:?}");
-    assert!(count < SEEDS || seen.is_everything_at_least(5), "the simulation no longer meets what it is for: {seen:?}");
+    let (seen, is_usual) = seeds::run(SEEDS, SIMULATED, Seen::plus, |seed| simulate(seed, None));
+    assert!(!is_usual || seen.is_everything_at_least(5), "the simulation no longer meets what it is for: {seen:?}");
 }
 
 #[test]
@@ -637,18 +609,8 @@ fn the_same_seed_gives_the_same_steps() {
     assert_ne!(trail(5), trail(6));
 }
 
-/// Some seed of the first few fails under the fault, and says so.
 fn noticed(fault: Fault, as_what: &str) {
-    let failures = (0..40).filter_map(|seed| simulate(seed, Some(fault)).err());
-    let mut other = Vec::new();
-    for failure in failures {
-        let line = failure.lines().next().unwrap_or_default().to_owned();
-        if line.contains(as_what) {
-            return;
-        }
-        other.push(line);
-    }
-    panic!("{fault:?}: {other:#?}");
+    seeds::noticed(&fault, 40, &[as_what], |seed| simulate(seed, Some(fault)));
 }
 
 #[test]
