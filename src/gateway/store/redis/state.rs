@@ -175,13 +175,6 @@ impl RedisState {
     pub fn reconciled(&self) -> Option<Moment> {
         self.condition.lock().reconciled
     }
-
-    /// By how many milliseconds the store's clock is ahead of this machine's; `None` before it is known.
-    #[must_use]
-    pub fn clock_ahead_ms(&self) -> Option<i64> {
-        let store_ms = i64::try_from(self.store_micros(clock::mono())? / 1000).ok()?;
-        Some(store_ms - i64::try_from(clock::wall_ms()).ok()?)
-    }
 }
 
 /// For the store's threads.
