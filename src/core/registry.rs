@@ -8,6 +8,7 @@ mod drain;
 mod graves;
 mod hold;
 mod leases;
+mod resolution;
 mod sharing;
 mod stall;
 
@@ -24,6 +25,7 @@ use crate::table::{Attach, Facts, Origin, Service, Upstream, Wheel};
 use crate::time::{Moment, Now};
 use crate::version::Versions;
 use drain::Drain;
+use resolution::judged;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -305,13 +307,8 @@ impl Registry {
         let mut facts = facts_of(registration, id.clone(), origin, self.default_ttl, now.wall_ms, version_no);
         facts.resolved = held.as_ref().map_or_else(Vec::new, |host| self.names.addresses(host).to_vec());
         let (ttl, facts) = (facts.ttl, Arc::new(facts));
-        if let Some(sharing) = &mut self.sharing {
-            sharing.graves.close(&service, &id);
-        }
         let resolved = self.insert(facts.clone(), Lease::start(ttl, now.mono), cells.clone(), now.wall_ms);
-        if let Some(host) = &held {
-            self.release_name(host, &service);
-        }
+        self.release_name_of(&facts);
         self.effects.push(Effect::Persist(Stored { facts, cells }));
         self.effects.push(Effect::Tell(Event::Registered { service, instance: id.clone(), replaced: !replaced.is_empty() }));
         Ok(Reply::Registered { id, ttl, resolved })
@@ -447,19 +444,11 @@ impl Registry {
         for rival in &rivals {
             self.remove(&service, rival, Why::Removed, |rival| rival.version_no, now.mono);
         }
-        let held = facts.endpoint.name().cloned();
-        if let Some(host) = &held {
-            self.hold_name(host, &service);
-            if self.names.addresses(host).is_empty() {
-                self.resolved(host, &facts.resolved, now);
-            }
-        }
+        let facts = Arc::new(facts);
+        self.hold_name_of(&facts, now);
         // Nothing was heard of it since: the time of a restart is not a heartbeat's.
-        let (lease, renewed_wall_ms) = (Lease::start(facts.ttl, now.mono), facts.registered_wall_ms);
-        self.insert(Arc::new(facts), lease, Arc::default(), renewed_wall_ms);
-        if let Some(host) = &held {
-            self.release_name(host, &service);
-        }
+        self.insert(facts.clone(), Lease::start(facts.ttl, now.mono), Arc::default(), facts.registered_wall_ms);
+        self.release_name_of(&facts);
         self.effects.push(Effect::Tell(Event::Restored { service, instance }));
         Ok(Reply::Done)
     }
@@ -471,6 +460,9 @@ impl Registry {
         let addresses = self.addresses_of(&facts);
         let resolved = !addresses.is_empty();
         let (service, id) = (facts.service.clone(), facts.id.clone());
+        if let Some(sharing) = &mut self.sharing {
+            sharing.graves.close(&service, &id);
+        }
         self.leases.start(lease, &service, &id);
         let entry = Entry { facts, lease, addresses, cells, drain: None };
         self.services.entry(service.clone()).or_default().insert(id, entry);
@@ -504,11 +496,13 @@ impl Registry {
         if let Some(drain) = entry.drain {
             self.drains.remove(&(drain.until, service.clone(), id.clone()));
         }
-        if let Some(host) = entry.facts.endpoint.name() {
-            self.release_name(host, service);
-        }
+        self.release_name_of(&entry.facts);
         self.touch(service.clone());
         Some(entry)
+    }
+
+    fn known(&self, service: &ServiceName, id: &InstanceId) -> Option<&Entry> {
+        self.services.get(service)?.get(id)
     }
 
     fn entry(&mut self, service: &ServiceName, id: &InstanceId) -> Option<&mut Entry> {
@@ -518,53 +512,6 @@ impl Registry {
     fn touch(&mut self, service: ServiceName) {
         self.generation += 1;
         self.changed.insert(service, self.generation);
-    }
-
-    fn addresses_of(&mut self, facts: &Facts) -> Arc<[SocketAddr]> {
-        if let Some(host) = facts.endpoint.name() {
-            self.hold_name(host, &facts.service);
-        }
-        judged(&self.guard, facts, &self.names)
-    }
-
-    fn hold_name(&mut self, host: &Arc<str>, service: &ServiceName) {
-        if self.names.add_user(host, service) {
-            self.effects.push(Effect::WantName(host.clone()));
-        }
-    }
-
-    fn release_name(&mut self, host: &Arc<str>, service: &ServiceName) {
-        if self.names.remove_user(host, service) {
-            self.effects.push(Effect::DropName(host.clone()));
-        }
-    }
-
-    fn resolved(&mut self, host: &Arc<str>, addresses: &[std::net::IpAddr], now: Now) {
-        let Some(services) = self.names.resolved(host, addresses) else { return };
-        for name in services {
-            let entries = self.services.get_mut(&name).into_iter().flat_map(BTreeMap::values_mut);
-            let mut changed = false;
-            for entry in entries.chain(self.fallbacks.get_mut(&name)) {
-                if entry.facts.endpoint.name() == Some(host) {
-                    entry.addresses = judged(&self.guard, &entry.facts, &self.names);
-                    // The process behind the new address is a new one: what was learned about the old one is void.
-                    entry.cells.breaker.try_now();
-                    changed = true;
-                    if entry.facts.origin != Origin::Fallback {
-                        let facts = Arc::make_mut(&mut entry.facts);
-                        facts.resolved = addresses.to_vec();
-                        // Every replica looks names up by itself, and may see other addresses: nothing to tell the others.
-                        if self.sharing.is_none() {
-                            facts.version_no = self.versions.next(now);
-                            self.effects.extend(entry.stored());
-                        }
-                    }
-                }
-            }
-            if changed {
-                self.touch(name);
-            }
-        }
     }
 
     /// Instances at an address that is refused from now on stay listed and get no traffic.
@@ -633,19 +580,6 @@ fn own_registration(instances: &BTreeMap<InstanceId, Entry>, registrant: std::ne
     let own = InstanceId::of_registrant(registrant);
     let entry = instances.get(&own)?;
     (entry.facts.origin == Origin::RegisteredByAddress).then_some(own)
-}
-
-/// Where the guard lets the instance be reached. The operator's own fallbacks need not be in the networks that registrants
-/// are kept to.
-fn judged(guard: &Guard, facts: &Facts, names: &Names) -> Arc<[SocketAddr]> {
-    let unconfined = || Guard { own: guard.own.clone(), allow: Vec::new() };
-    let guard = if facts.origin == Origin::Fallback { &unconfined() } else { guard };
-    let addresses = match facts.endpoint.host() {
-        Host::Address(address) => std::slice::from_ref(address),
-        Host::Name(host) => names.addresses(host),
-    };
-    let sockets = addresses.iter().map(|address| SocketAddr::new(*address, facts.endpoint.port()));
-    sockets.filter(|socket| guard.judge(*socket).is_none()).collect()
 }
 
 fn facts_of(

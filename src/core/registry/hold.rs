@@ -175,7 +175,7 @@ impl Registry {
     }
 
     fn keep(&mut self, service: ServiceName, id: InstanceId, reason: Reason, now: Moment) {
-        if let Some(entry) = self.services.get(&service).and_then(|instances| instances.get(&id)) {
+        if let Some(entry) = self.known(&service, &id) {
             entry.cells.lease.set_held(true);
         }
         self.hold.keep((service, id), reason, now);

@@ -48,8 +48,6 @@ pub(super) struct Sharing {
     pub(super) graves: Graves,
     stale_after: Duration,
     link: Link,
-    /// Since when the store is followed, if it is.
-    following_since: Option<Moment>,
     /// Whether other replicas are believed to be there, and when one was last heard.
     others: bool,
     heard_last: Option<Moment>,
@@ -58,7 +56,7 @@ pub(super) struct Sharing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Link {
     Away { others: bool },
-    Following,
+    Following { since: Moment },
 }
 
 /// What to do about a lease that is due.
@@ -79,27 +77,25 @@ pub(super) enum Verdict {
 impl Sharing {
     pub(super) fn new(me: ReplicaId, stale_after: Duration) -> Self {
         // Until something is known of them, others may be there.
-        Self {
-            me,
-            graves: Graves::default(),
-            stale_after,
-            link: Link::Away { others: true },
-            following_since: None,
-            others: true,
-            heard_last: None,
+        Self { me, graves: Graves::default(), stale_after, link: Link::Away { others: true }, others: true, heard_last: None }
+    }
+
+    /// Since when the store is followed, if it is.
+    fn following_since(&self) -> Option<Moment> {
+        match self.link {
+            Link::Following { since } => Some(since),
+            Link::Away { .. } => None,
         }
     }
-}
 
-impl Sharing {
     /// Whether the others have had the time to say what they know.
     fn may_judge(&self, now: Moment) -> bool {
-        self.following_since.is_some_and(|since| now.since(since) >= RECOVERY)
+        self.following_since().is_some_and(|since| now.since(since) >= RECOVERY)
     }
 
     /// Whether a lease was last renewed before the store was followed without a break.
     fn is_renewed_before_following(&self, lease: Lease) -> bool {
-        self.following_since.is_some_and(|since| lease.deadline().minus(lease.ttl()) < since)
+        self.following_since().is_some_and(|since| lease.deadline().minus(lease.ttl()) < since)
     }
 }
 
@@ -146,7 +142,7 @@ impl Registry {
 
     /// Whether the store cannot be asked.
     pub(super) fn is_away(&self) -> bool {
-        self.sharing.as_ref().is_some_and(|sharing| matches!(sharing.link, Link::Away { .. }))
+        self.sharing.as_ref().is_some_and(|sharing| sharing.following_since().is_none())
     }
 
     /// Tells the other replicas of a renewal, unless a write of the whole instance does.
@@ -172,13 +168,13 @@ impl Registry {
     /// What to do about a lease that is due.
     pub(super) fn verdict(&self, service: &ServiceName, id: &InstanceId, now: Moment) -> Verdict {
         let Some(sharing) = &self.sharing else { return Verdict::Lapse };
-        let lease = self.services.get(service).and_then(|instances| instances.get(id)).map(|entry| entry.lease);
+        let lease = self.known(service, id).map(|entry| entry.lease);
         let Some(lease) = lease else { return Verdict::Lapse };
         match (sharing.link, lease.holder()) {
             // What was said while the store was away was heard by nobody.
-            (Link::Following, None) if sharing.is_renewed_before_following(lease) => Verdict::Ask,
-            (Link::Following, None) | (Link::Away { others: false }, None) => Verdict::Lapse,
-            (Link::Following, Some(_)) => Verdict::Ask,
+            (Link::Following { .. }, None) if sharing.is_renewed_before_following(lease) => Verdict::Ask,
+            (Link::Following { .. }, None) | (Link::Away { others: false }, None) => Verdict::Lapse,
+            (Link::Following { .. }, Some(_)) => Verdict::Ask,
             (Link::Away { others: true }, None) => Verdict::Probe,
             (Link::Away { .. }, Some(_)) => {
                 // Counted from its last renewal, and never before the lease is over.
@@ -212,7 +208,7 @@ impl Registry {
             self.effects.push(Effect::Forget(grave.clone()));
             return Ok(Reply::Done);
         }
-        let known = self.services.get(&service).and_then(|instances| instances.get(&id));
+        let known = self.known(&service, &id);
         match known.map(|entry| entry.facts.version_no) {
             Some(version_no) if version_no > record.facts.version_no => self.insist(&service, &id),
             Some(version_no) if version_no == record.facts.version_no => {
@@ -235,7 +231,7 @@ impl Registry {
             self.bury(&facts, Why::Removed, facts.version_no, None, now.mono);
             return Ok(());
         }
-        let before = self.services.get(&service).and_then(|instances| instances.get(&id));
+        let before = self.known(&service, &id);
         let is_same_registration = before.is_some_and(|entry| entry.facts.registered_wall_ms == facts.registered_wall_ms);
         let mine = before.map(|entry| entry.lease);
         let is_change = before.is_some_and(|entry| may_be_change(facts.version_no, entry.facts.version_no));
@@ -251,13 +247,7 @@ impl Registry {
         let is_kept = |mine: &Lease| is_known(mine) && mine.ttl() == facts.ttl && mine.deadline() > now.mono;
         let kept = mine.filter(|mine| is_kept(mine) && is_better(mine));
         let lease = kept.unwrap_or(offered);
-        let held = facts.endpoint.name().cloned();
-        if let Some(host) = &held {
-            self.hold_name(host, &service);
-            if self.names.addresses(host).is_empty() {
-                self.resolved(host, &facts.resolved, now);
-            }
-        }
+        self.hold_name_of(&facts, now);
         for rival in &rivals {
             let loser = self.services[&service][rival].facts.clone();
             self.take_out(&service, rival);
@@ -265,21 +255,16 @@ impl Registry {
                 self.bury(&loser, Why::Removed, loser.version_no, None, now.mono);
             }
         }
-        if let Some(sharing) = &mut self.sharing {
-            sharing.graves.close(&service, &id);
-        }
-        self.insert(facts, lease, cells, Self::renewed_wall_ms(lease, now));
+        self.insert(facts.clone(), lease, cells, Self::renewed_wall_ms(lease, now));
         if lease.holder().is_none() {
             // The renewal was told of a version that nobody goes by any more.
-            let stored = self.entry(&service, &id).and_then(|entry| entry.on_its_way());
+            let stored = self.known(&service, &id).and_then(Entry::on_its_way);
             self.tell_renewal(stored, left);
         }
         if let Some(left) = drain.filter(|left| !left.is_zero()) {
             self.start_drain(&service, &id, left, false, now);
         }
-        if let Some(host) = &held {
-            self.release_name(host, &service);
-        }
+        self.release_name_of(&facts);
         if !is_same_registration {
             self.effects.push(Effect::Tell(Event::Learned { service, instance: id, replaced: !rivals.is_empty() }));
         }
@@ -299,7 +284,7 @@ impl Registry {
         self.heard_from(holder, now.mono);
         let Some(sharing) = &self.sharing else { return };
         self.versions.saw(version_no, now.mono);
-        let known = self.services.get(&service).and_then(|instances| instances.get(&id)).map(|entry| entry.facts.version_no);
+        let known = self.known(&service, &id).map(|entry| entry.facts.version_no);
         let is_buried = sharing
             .graves
             .of(&service, &id)
@@ -336,7 +321,7 @@ impl Registry {
         let me = sharing.me;
         self.versions.saw(gone.version_no, now.mono);
         let Gone { service, id, version_no, why, by, finishing, .. } = gone.clone();
-        let known = self.services.get(&service).and_then(|instances| instances.get(&id));
+        let known = self.known(&service, &id);
         let known = known.map(|entry| (entry.facts.version_no, entry.lease, entry.is_leaving()));
         let Some((known_no, lease, is_leaving)) = known else {
             self.dig(gone, now.mono);
@@ -379,7 +364,7 @@ impl Registry {
 
     /// Says again what is known better here than where something older was heard.
     fn insist(&mut self, service: &ServiceName, id: &InstanceId) {
-        let effect = self.entry(service, id).and_then(|entry| entry.stored());
+        let effect = self.known(service, id).and_then(Entry::stored);
         self.effects.extend(effect);
     }
 
@@ -393,7 +378,7 @@ impl Registry {
         now: Now,
     ) -> Result<Reply, Refused> {
         let Some(me) = self.sharing.as_ref().map(|sharing| sharing.me) else { return Ok(Reply::Done) };
-        let known = self.services.get(service).and_then(|instances| instances.get(id));
+        let known = self.known(service, id);
         let known = known.map(|entry| (entry.facts.version_no, entry.lease, entry.is_leaving()));
         match (known, record) {
             (None, None) | (Some((.., true)), _) => {}
@@ -482,17 +467,15 @@ impl Registry {
             StoreNews::Away { others } => self.go_away(others, now.mono),
             StoreNews::Following => {
                 if let Some(sharing) = &mut self.sharing {
-                    sharing.link = Link::Following;
-                    sharing.following_since = Some(now.mono);
+                    sharing.link = Link::Following { since: now.mono };
                 }
                 self.recover(now.mono);
             }
             StoreNews::Lost => {
                 self.vouch_for_nobodys();
                 // The renewals that others have not read are lost as well.
-                let sharing = self.sharing.as_mut().filter(|sharing| sharing.link == Link::Following);
-                if let Some(sharing) = sharing {
-                    sharing.following_since = Some(now.mono);
+                if let Some(Sharing { link: Link::Following { since }, .. }) = &mut self.sharing {
+                    *since = now.mono;
                 }
                 self.recover(now.mono);
             }
@@ -516,9 +499,9 @@ impl Registry {
     fn go_away(&mut self, others: bool, now: Moment) {
         let Some(sharing) = &mut self.sharing else { return };
         let is_long = |since: Option<Moment>| since.is_some_and(|since| now.since(since) >= OTHERS_REMEMBERED);
-        let is_alone = is_long(sharing.following_since) && (sharing.heard_last.is_none() || is_long(sharing.heard_last));
+        let is_alone = is_long(sharing.following_since()) && (sharing.heard_last.is_none() || is_long(sharing.heard_last));
         sharing.others = others || (sharing.others && !is_alone);
-        (sharing.link, sharing.following_since) = (Link::Away { others: sharing.others }, None);
+        sharing.link = Link::Away { others: sharing.others };
     }
 
     /// Gives the other replicas time to say what they know before anybody is judged.
