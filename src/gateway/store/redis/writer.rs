@@ -175,8 +175,9 @@ impl Writer {
             // The reader must note anew where the streams end.
             self.shared.state.connected(&session.shelf.link.address);
         }
-        let dropped = self.outbox.take_dropped();
-        (0..dropped.min(1)).for_each(|_| self.shared.metrics.limit_hit("store_outbox"));
+        if self.outbox.take_dropped() > 0 {
+            self.shared.metrics.limit_hit("store_outbox");
+        }
         Ok(())
     }
 
