@@ -18,7 +18,7 @@ use vertice_core::cell::BreakerCell;
 use vertice_core::command::{Command, Policies};
 use vertice_core::name::ServiceName;
 use vertice_core::outcome::{Ending, Verdict};
-use vertice_core::policy::{Algorithm, Policy};
+use vertice_core::policy::{Algorithm, Balance, Policy};
 use vertice_core::registry::Registry;
 use vertice_core::table::{Bare, Snapshot};
 use vertice_core::time::Moment;
@@ -163,7 +163,7 @@ fn on_threads(threads: usize, count: u64, one: impl Fn(usize) + Sync) -> Duratio
 
 fn bare_registry(algorithm: Algorithm, instances: usize) -> Registry {
     let mut registry = world::registry();
-    let default = Policy { algorithm, ..Policy::default() };
+    let default = Arc::new(Policy { balance: Balance { algorithm }, ..Policy::default() });
     let policies = Command::SetPolicies(Policies { default, ..Policies::default() });
     let registrations = (0..SERVICES * instances).map(|at| world::register(at / instances, at % instances));
     for command in std::iter::once(policies).chain(registrations) {

@@ -109,7 +109,7 @@ pub fn pick<'a, X: Attach>(service: &'a Service<X>, tried: &Tried, now: Moment, 
     if usable.is_empty() {
         return Err(NoPick::NoInstance);
     }
-    let start = match service.policy.algorithm {
+    let start = match service.policy.balance.algorithm {
         Algorithm::P2c => better_of_two(service, tried, now, seed),
         Algorithm::RoundRobin => service.wheel.advance(),
     };
@@ -195,7 +195,7 @@ mod tests {
     use crate::endpoint::Endpoint;
     use crate::name::{InstanceId, ServiceName};
     use crate::outcome::Verdict;
-    use crate::policy::Policy;
+    use crate::policy::{Balance, Policy};
     use crate::status::Status;
     use crate::table::{Bare, Facts, Origin, Wheel};
     use proptest::prelude::*;
@@ -236,7 +236,7 @@ mod tests {
         let wheel = Wheel::new(usable.iter().map(|u| u.facts.weight), Arc::default());
         Service {
             name: ServiceName::parse("svc").unwrap(),
-            policy: Policy { algorithm, ..Policy::default() },
+            policy: Arc::new(Policy { balance: Balance { algorithm }, ..Policy::default() }),
             instances: usable.clone().into(),
             usable: usable.into(),
             wheel,

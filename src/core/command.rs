@@ -160,15 +160,15 @@ pub struct Draining {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Policies {
     /// For services without one of their own.
-    pub default: Policy,
+    pub default: Arc<Policy>,
     /// For the others.
-    pub services: BTreeMap<ServiceName, Policy>,
+    pub services: BTreeMap<ServiceName, Arc<Policy>>,
 }
 
 impl Policies {
     /// The policy of a service.
     #[must_use]
-    pub fn of(&self, name: &ServiceName) -> &Policy {
+    pub fn of(&self, name: &ServiceName) -> &Arc<Policy> {
         self.services.get(name).unwrap_or(&self.default)
     }
 }

@@ -58,11 +58,18 @@ impl Default for RetryPolicy {
     }
 }
 
-/// Everything decided about a service.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Policy {
+/// How requests are spread over a service's instances.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Balance {
     /// How an instance is chosen.
     pub algorithm: Algorithm,
+}
+
+/// Everything decided about a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// How requests are spread over the instances.
+    pub balance: Balance,
     /// How long we wait.
     pub timeouts: Timeouts,
     /// When we try again.

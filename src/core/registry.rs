@@ -266,7 +266,7 @@ impl Registry {
         let turn = old.map_or_else(Arc::<AtomicU64>::default, |service| service.wheel.turn.clone());
         Some(Service {
             name: name.clone(),
-            policy: *policy,
+            policy: policy.clone(),
             wheel: Wheel::new(usable.iter().map(|upstream| upstream.facts.weight), turn),
             instances,
             usable,

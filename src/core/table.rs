@@ -130,7 +130,7 @@ pub struct Service<X: Attach> {
     /// Its name.
     pub name: ServiceName,
     /// What the operator decided about it.
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
     /// Every instance, by id.
     pub instances: Box<[Arc<Upstream<X>>]>,
     /// Those that take traffic, their breakers aside.

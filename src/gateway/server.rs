@@ -315,8 +315,8 @@ fn server_conf(config: &Config) -> ServerConf {
 
 fn initial_commands(config: &Config, guard: &Guard, restored: Vec<Command>) -> impl Iterator<Item = Command> {
     let policies = Policies {
-        default: config.policy,
-        services: config.services.iter().map(|(name, service)| (name.clone(), service.policy)).collect(),
+        default: Arc::new(config.policy.clone()),
+        services: config.services.iter().map(|(name, service)| (name.clone(), Arc::new(service.policy.clone()))).collect(),
     };
     let settings = [Command::SetGuard(guard.clone()), Command::SetPolicies(policies), Command::SetFallbacks(fallbacks(config))];
     settings.into_iter().chain(restored)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use vertice_core::balance::Tried;
 use vertice_core::breaker::BreakerPolicy;
-use vertice_core::policy::{Algorithm, Policy, RetryPolicy, Timeouts};
+use vertice_core::policy::{Algorithm, Balance, Policy, RetryPolicy, Timeouts};
 
 use super::reader::Reader;
 
@@ -14,11 +14,10 @@ const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// What holds for every service that has nothing of its own.
-pub(super) fn read_policy(r: &mut Reader<'_>) -> Policy {
-    let base = Policy::default();
+/// The sections that make a policy, at the top of the file or in `services.NAME`; what they do not say is as in `base`.
+pub(super) fn read_policy(r: &mut Reader<'_>, base: &Policy) -> Policy {
     Policy {
-        algorithm: r.within("balance", |r| read_algorithm(r, "algorithm", base.algorithm)),
+        balance: r.within("balance", |r| read_balance(r, &base.balance)),
         timeouts: r.within("timeouts", |r| read_timeouts(r, base.timeouts)),
         retry: r.within("retry", |r| read_retry(r, base.retry)),
         breaker: r.within("breaker", |r| read_breaker(r, base.breaker)),
@@ -27,13 +26,8 @@ pub(super) fn read_policy(r: &mut Reader<'_>) -> Policy {
 }
 
 /// What one service has of its own, over `base`.
-pub(super) fn read_policy_of_service(r: &mut Reader<'_>, base: Policy) -> Policy {
-    Policy {
-        algorithm: read_algorithm(r, "balance", base.algorithm),
-        timeouts: r.within("timeouts", |r| read_timeouts(r, base.timeouts)),
-        preserve_host: r.boolean("preserve_host", base.preserve_host),
-        ..base
-    }
+pub(super) fn read_policy_of_service(r: &mut Reader<'_>, base: &Policy) -> Policy {
+    Policy { preserve_host: r.boolean("preserve_host", base.preserve_host), ..read_policy(r, base) }
 }
 
 /// The keys of a section `timeouts`, over `base`.
@@ -47,8 +41,9 @@ pub(super) fn read_timeouts(r: &mut Reader<'_>, base: Timeouts) -> Timeouts {
     }
 }
 
-fn read_algorithm(r: &mut Reader<'_>, key: &str, default: Algorithm) -> Algorithm {
-    r.choice(key, default, &[("p2c", Algorithm::P2c), ("round_robin", Algorithm::RoundRobin)])
+fn read_balance(r: &mut Reader<'_>, base: &Balance) -> Balance {
+    let algorithms = [("p2c", Algorithm::P2c), ("round_robin", Algorithm::RoundRobin)];
+    Balance { algorithm: r.choice("algorithm", base.algorithm, &algorithms) }
 }
 
 fn read_retry(r: &mut Reader<'_>, base: RetryPolicy) -> RetryPolicy {

@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use vertice_core::name::ServiceName;
-use vertice_core::policy::Policy;
+use vertice_core::policy::{Policy, Timeouts};
 use vertice_core::route::{Clash, HeaderPattern, HostPattern, PathPattern, Pattern, SHAPES_MAX, StaticRoute, clashes};
 
 use super::policy::read_timeouts;
@@ -42,14 +42,14 @@ const HEADER_VALUE_BYTES_MAX: usize = 1024;
 /// The sections `[[routes]]`; a route takes what it does not say itself from its service.
 pub(super) fn read_routes(
     r: &mut Reader<'_>,
-    base: Policy,
+    base: &Policy,
     services: &BTreeMap<ServiceName, ServiceSettings>,
 ) -> Vec<StaticRoute> {
-    let policy_of = |service: &ServiceName| services.get(service).map_or(base, |settings| settings.policy);
+    let timeouts_of = |service: &ServiceName| services.get(service).map_or(base, |settings| &settings.policy).timeouts;
     r.within("routes", |r| {
         let mut read = Routes::default();
         for index in r.children() {
-            r.within(&index, |r| read_listed_route(r, &index, policy_of, &mut read));
+            r.within(&index, |r| read_listed_route(r, &index, timeouts_of, &mut read));
         }
         for clash in clashes(&read.patterns) {
             refuse_clash(r, &clash, &read.places);
@@ -59,10 +59,10 @@ pub(super) fn read_routes(
 }
 
 /// Asks for every key of a route once.
-pub(super) fn read_sample(r: &mut Reader<'_>, base: Policy) {
+pub(super) fn read_sample(r: &mut Reader<'_>, base: &Policy) {
     r.within("routes", |r| {
         r.within("*", |r| {
-            read_route(r, "*", |_| base, &mut Routes::default());
+            read_route(r, "*", |_| base.timeouts, &mut Routes::default());
             r.within("headers", |r| r.text("*"));
         });
     });
@@ -78,18 +78,18 @@ struct Routes {
     places: Vec<(String, String)>,
 }
 
-fn read_listed_route(r: &mut Reader<'_>, index: &str, policy_of: impl Fn(&ServiceName) -> Policy, read: &mut Routes) {
+fn read_listed_route(r: &mut Reader<'_>, index: &str, timeouts_of: impl Fn(&ServiceName) -> Timeouts, read: &mut Routes) {
     if index.parse::<u64>().is_err() {
         return r.refuse_section("routes is a list without names: write [[routes]]".to_owned());
     }
-    let route = read_route(r, index, policy_of, read);
+    let route = read_route(r, index, timeouts_of, read);
     read.routes.extend(route);
 }
 
 fn read_route(
     r: &mut Reader<'_>,
     index: &str,
-    policy_of: impl Fn(&ServiceName) -> Policy,
+    timeouts_of: impl Fn(&ServiceName) -> Timeouts,
     read: &mut Routes,
 ) -> Option<StaticRoute> {
     let name = required(r, "name", value::label);
@@ -97,7 +97,7 @@ fn read_route(
     let service = required(r, "service", |value| value::service_name(value::text(value)?));
     let rewrite = read_rewrite(r);
     let preserve_host = r.optional_boolean("preserve_host");
-    let base = service.as_ref().map_or_else(Policy::default, policy_of).timeouts;
+    let base = service.as_ref().map_or_else(Timeouts::default, timeouts_of);
     let timeouts = r.within("timeouts", |r| read_timeouts(r, base));
     check_name(r, name.as_ref(), &mut read.names);
     if let Some(pattern) = &pattern {

@@ -39,13 +39,13 @@ pub struct ServiceSettings {
 }
 
 impl ServiceSettings {
-    fn read(r: &mut Reader<'_>, base: Policy) -> Self {
+    fn read(r: &mut Reader<'_>, base: &Policy) -> Self {
         Self { url: r.value("url", |value| value::service_url(value::text(value)?)), policy: read_policy_of_service(r, base) }
     }
 }
 
 /// The sections `services.NAME`, over the policy `base` of every service.
-pub(super) fn read_services(r: &mut Reader<'_>, base: Policy) -> BTreeMap<ServiceName, ServiceSettings> {
+pub(super) fn read_services(r: &mut Reader<'_>, base: &Policy) -> BTreeMap<ServiceName, ServiceSettings> {
     r.within("services", |r| {
         let names = r.children();
         names.iter().filter_map(|name| r.within(name, |r| read_service(r, name, base))).collect()
@@ -53,13 +53,13 @@ pub(super) fn read_services(r: &mut Reader<'_>, base: Policy) -> BTreeMap<Servic
 }
 
 /// Asks for every key of a service, a route and an alias once.
-pub(super) fn read_samples(r: &mut Reader<'_>, base: Policy) {
+pub(super) fn read_samples(r: &mut Reader<'_>, base: &Policy) {
     r.within("services", |r| r.within("*", |r| ServiceSettings::read(r, base)));
     routes::read_sample(r, base);
     r.within("routing", |r| r.within("aliases", |r| r.text("*")));
 }
 
-fn read_service(r: &mut Reader<'_>, name: &str, base: Policy) -> Option<(ServiceName, ServiceSettings)> {
+fn read_service(r: &mut Reader<'_>, name: &str, base: &Policy) -> Option<(ServiceName, ServiceSettings)> {
     match value::service_name(name) {
         Ok(service) => Some((service, ServiceSettings::read(r, base))),
         Err(message) => {

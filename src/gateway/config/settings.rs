@@ -72,14 +72,14 @@ pub struct Config {
 
 impl Config {
     /// What was decided about `service`.
-    pub fn policy_of(&self, service: &ServiceName) -> Policy {
-        self.services.get(service).map_or(self.policy, |settings| settings.policy)
+    pub fn policy_of(&self, service: &ServiceName) -> &Policy {
+        self.services.get(service).map_or(&self.policy, |settings| &settings.policy)
     }
 
     /// Reads every section.
     pub(super) fn read(r: &mut Reader<'_>) -> Self {
-        let policy = read_policy(r);
-        let services = routing::read_services(r, policy);
+        let policy = read_policy(r, &Policy::default());
+        let services = routing::read_services(r, &policy);
         let config = Self {
             file: None,
             server: r.within("server", ServerSettings::read),
@@ -87,13 +87,13 @@ impl Config {
             registry: r.within("registry", RegistrySettings::read),
             lease: r.within("lease", LeaseSettings::read),
             limits: r.within("limits", LimitSettings::read),
-            policy,
             upstream_keepalive: r.within("timeouts", |r| r.duration("upstream_keepalive", secs(4), ZERO..=HOUR)),
             dns: r.within("dns", DnsSettings::read),
             health: r.within("health", HealthSettings::read),
             store: r.within("store", StoreSettings::read),
             routing: r.within("routing", RoutingSettings::read),
-            routes: routes::read_routes(r, policy, &services),
+            routes: routes::read_routes(r, &policy, &services),
+            policy,
             services,
             env_services: BTreeMap::new(),
             shutdown: r.within("shutdown", ShutdownSettings::read),
@@ -108,7 +108,7 @@ impl Config {
     /// Asks for every key once, those below operator-chosen names with `*` for the name.
     pub(super) fn read_samples(r: &mut Reader<'_>) {
         let config = Self::read(r);
-        routing::read_samples(r, config.policy);
+        routing::read_samples(r, &config.policy);
     }
 
     fn check_listeners(&self, r: &mut Reader<'_>) {

@@ -192,7 +192,7 @@ fn variables_reach_lists_services_routes_and_aliases() {
         &[
             ("VERTICE_GATEWAY__LISTEN", "127.0.0.1:0, [::1]:0"),
             ("VERTICE_REGISTRY__LISTEN", ""),
-            ("VERTICE_SERVICES__MY_SVC__BALANCE", "ROUND_ROBIN"),
+            ("VERTICE_SERVICES__MY_SVC__BALANCE__ALGORITHM", "ROUND_ROBIN"),
             ("VERTICE_SERVICES__OTHER__URL", "http://b:1/x"),
             ("VERTICE_ROUTES__0__PREFIX", "/s/"),
             ("VERTICE_ROUTING__ALIASES__OLD_NAME", "new_name"),
@@ -200,8 +200,8 @@ fn variables_reach_lists_services_routes_and_aliases() {
     );
     assert_eq!(config.gateway.listen.len(), 2);
     assert!(config.registry.listen.is_empty());
-    assert_eq!(config.policy_of(&name("my-svc")).algorithm, Algorithm::RoundRobin);
-    assert_eq!(config.policy_of(&name("unheard_of")), config.policy);
+    assert_eq!(config.policy_of(&name("my-svc")).balance.algorithm, Algorithm::RoundRobin);
+    assert_eq!(*config.policy_of(&name("unheard_of")), config.policy);
     assert_eq!(config.services[&name("other")].url.as_ref().unwrap().to_string(), "http://b:1/x");
     assert_eq!(config.routes[0].pattern.path.as_str(), "/s");
     assert_eq!(config.routing.aliases.len(), 3);

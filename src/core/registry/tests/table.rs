@@ -13,10 +13,10 @@ fn phase(upstream: &Upstream<Numbered>) -> Phase {
     upstream.cells.breaker.load().phase(Moment::ZERO)
 }
 
-fn retries(attempts: u32) -> Policy {
+fn retries(attempts: u32) -> Arc<Policy> {
     let mut policy = Policy::default();
     policy.retry.attempts = attempts;
-    policy
+    policy.into()
 }
 
 #[test]
