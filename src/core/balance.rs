@@ -240,6 +240,7 @@ mod tests {
             instances: usable.clone().into(),
             usable: usable.into(),
             wheel,
+            cells: Arc::default(),
             is_fallback: false,
             changed_at: 0,
             x: (),

@@ -9,6 +9,7 @@ use crate::lease::Lease;
 use crate::load::Ewma;
 use crate::outcome::Verdict;
 use crate::record::ReplicaId;
+use crate::retry::BudgetCell;
 use crate::time::Moment;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -24,6 +25,13 @@ pub struct Cells {
     pub address: AddressCell,
     /// When its lease ends and when it was last renewed, mirrored here by the registry so that look-ups need no round trip.
     pub lease: LeaseCell,
+}
+
+/// Everything mutable about a service as a whole; carried from one of its table entries to the next.
+#[derive(Debug, Default)]
+pub struct ServiceCells {
+    /// How many retries it can bear.
+    pub retry_budget: BudgetCell,
 }
 
 /// A breaker behind an atomic.

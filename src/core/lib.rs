@@ -26,6 +26,7 @@ pub mod policy;
 pub mod reason;
 pub mod record;
 pub mod registry;
+pub mod retry;
 pub mod route;
 pub mod rule;
 pub mod seed;

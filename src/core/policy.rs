@@ -1,6 +1,7 @@
 //! What the operator decided about a service.
 
 use crate::breaker::BreakerPolicy;
+use crate::retry::Budget;
 use std::time::Duration;
 
 /// How an instance is chosen.
@@ -50,11 +51,18 @@ pub struct RetryPolicy {
     pub backoff: Duration,
     /// No wait is longer.
     pub backoff_max: Duration,
+    /// How many retries the service as a whole may bear.
+    pub budget: Budget,
 }
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { attempts: 3, backoff: Duration::from_millis(5), backoff_max: Duration::from_millis(25) }
+        Self {
+            attempts: 3,
+            backoff: Duration::from_millis(5),
+            backoff_max: Duration::from_millis(25),
+            budget: Budget::default(),
+        }
     }
 }
 

@@ -270,6 +270,7 @@ impl Registry {
             wheel: Wheel::new(usable.iter().map(|upstream| upstream.facts.weight), turn),
             instances,
             usable,
+            cells: old.map_or_else(Arc::default, |service| service.cells.clone()),
             is_fallback: fallback.is_some(),
             changed_at,
             x: attach.service(name, policy, old.map(|service| &service.x)),

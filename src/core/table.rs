@@ -5,7 +5,7 @@
 //! One load of the pointer reads a consistent table. Mutable cells hang off `Arc`s and are carried from snapshot to snapshot.
 
 use crate::breaker::Phase;
-use crate::cell::Cells;
+use crate::cell::{Cells, ServiceCells};
 use crate::endpoint::Endpoint;
 use crate::name::{InstanceId, ServiceName};
 use crate::policy::Policy;
@@ -137,6 +137,8 @@ pub struct Service<X: Attach> {
     pub usable: Box<[Arc<Upstream<X>>]>,
     /// Whose turn it is, for weighted round robin.
     pub wheel: Wheel,
+    /// What is mutable about the service as a whole.
+    pub cells: Arc<ServiceCells>,
     /// Whether its instance is a fallback, because none is registered.
     pub is_fallback: bool,
     /// The generation at which it last changed.
