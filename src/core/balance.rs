@@ -130,6 +130,12 @@ pub fn pick<'a, X: Attach>(service: &'a Service<X>, tried: &Tried, now: Moment, 
     Err(refusal)
 }
 
+/// Whether an instance is left that `tried` has not spent, its breaker aside.
+#[must_use]
+pub fn has_other<X: Attach>(service: &Service<X>, tried: &Tried) -> bool {
+    service.usable.iter().any(|upstream| !is_spent(upstream, tried))
+}
+
 fn is_spent<X: Attach>(upstream: &Upstream<X>, tried: &Tried) -> bool {
     tried.times(&upstream.cells) >= upstream.addresses.len()
 }

@@ -1,6 +1,7 @@
 //! The full lane: Pingora's proxy, phase by phase. The table of contents of a request; decisions are in `proxy/`, local
 //! answers in `control/`.
 
+mod again;
 mod ending;
 mod local;
 mod observer;
@@ -112,14 +113,17 @@ impl Edge {
             route,
             rest_at,
             timeouts,
+            end: timeouts.request.map_or(Moment::from_nanos(u64::MAX), |whole| ctx.started.mono.plus(whole)),
             is_upgrade: session.is_upgrade_req(),
             is_tunnel: false,
             tried: vertice_core::balance::Tried::default(),
             next: None,
             attempt: None,
             stale_retried: false,
+            body_started: false,
             request_sent: false,
         };
+        forward.service.cells.retry_budget.earn();
         let name = forward.service.name.as_str();
         let first = Attempt::start(&forward.service, &mut forward.tried);
         let first = first.map_err(|refusal| Failure::no_pick(refusal, name, clock::mono()));
@@ -130,24 +134,13 @@ impl Edge {
         refused.map_or(Ok(()), Err)
     }
 
-    /// Picks whom to try next, from the table as it is now, so that a re-registration is seen.
-    fn pick_again(&self, forward: &mut Forward) -> bool {
-        let table = self.shared.table.load();
-        if let Some(service) = table.get(forward.service.name.as_str()) {
-            forward.service = service.clone();
-        }
-        let retry = forward.service.policy.retry;
-        if forward.tried.attempts() >= retry.attempts {
-            return false;
-        }
-        forward.next = Attempt::start(&forward.service, &mut forward.tried).ok();
-        forward.next.is_some()
-    }
-
     fn peer(attempt: &mut Attempt, forward: &Forward) -> Option<Box<HttpPeer>> {
         let mut peer = Box::new(attempt.upstream().x.peers.get(attempt.address())?.clone());
         if forward.route.as_ref().is_some_and(|route| route.timeouts.is_some()) {
             upstream::set_timeouts(&mut peer, &forward.timeouts);
+        }
+        if forward.timeouts.request.is_some() {
+            upstream::connect_by(&mut peer, forward.end.since(clock::mono()));
         }
         if attempt.wants_fresh_connection || forward.is_upgrade {
             // No pooled connection has this key.
@@ -228,7 +221,7 @@ impl ProxyHttp for Edge {
         if attempts > 1 || next.wants_fresh_connection {
             forward.service.x.retries.inc();
         }
-        forward.request_sent = false;
+        (forward.body_started, forward.request_sent) = (false, false);
         // A body that was kept for another attempt passes the filters once more.
         ctx.body_bytes = 0;
         let peer = Self::peer(&mut next, forward);
@@ -245,10 +238,9 @@ impl ProxyHttp for Edge {
         _digest: Option<&Digest>,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        let started = ctx.started.mono;
         let Some(forward) = &mut ctx.forward else { return Ok(()) };
         // Until the request has been sent the client's own limits apply, and the bound on the whole request.
-        let end = forward.timeouts.request.map_or(Moment::from_nanos(u64::MAX), |whole| started.plus(whole));
+        let end = forward.end;
         if let Some(attempt) = &mut forward.attempt {
             let tunnel_socket = attempt.tunnel_socket.take().and_then(|socket| socket.lock().take());
             attempt.watch = match tunnel_socket {
@@ -314,6 +306,7 @@ impl ProxyHttp for Edge {
             return Error::e_explain(ErrorType::HTTPStatus(Reason::BodyTooLarge.status()), "body over the limit");
         }
         let Some(forward) = &mut ctx.forward else { return Ok(()) };
+        forward.body_started |= body.is_some();
         let was_sent = forward.request_sent;
         forward.request_sent |= end_of_stream;
         if forward.attempt.as_ref().is_some_and(Attempt::has_answer) {
@@ -326,7 +319,7 @@ impl ProxyHttp for Edge {
 
     async fn upstream_response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         upstream_response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
@@ -341,6 +334,10 @@ impl ProxyHttp for Edge {
             return Err(Error::explain(ErrorType::InvalidHTTPHeader, "an upgrade nobody asked for").into_up());
         }
         forward.is_tunnel = is_tunnel;
+        if matches!(status.as_u16(), 502..=504) && self.after_refusal(session, status.as_u16(), ctx) {
+            return Err(Error::explain(ErrorType::HTTPStatus(status.as_u16()), "another instance is asked").into_up());
+        }
+        let Some(forward) = &mut ctx.forward else { return Ok(()) };
         if let Some(attempt) = &mut forward.attempt {
             attempt.answered();
             if let (true, Some(watch)) = (is_tunnel, &attempt.watch) {
@@ -398,17 +395,9 @@ impl ProxyHttp for Edge {
         Ok(())
     }
 
-    fn fail_to_connect(&self, _session: &mut Session, _peer: &HttpPeer, ctx: &mut Ctx, mut e: Box<Error>) -> Box<Error> {
-        let Some(forward) = &mut ctx.forward else { return e };
-        let is_ours = matches!(e.etype(), ErrorType::InternalError);
-        if let Some(mut attempt) = forward.attempt.take() {
-            attempt.end(if is_ours { Ending::Ours } else { Ending::ConnectFailed });
-            if let Some(host) = attempt.upstream().facts.endpoint.name() {
-                self.shared.control.resolver.nudge(host);
-            }
-        }
+    fn fail_to_connect(&self, session: &mut Session, _peer: &HttpPeer, ctx: &mut Ctx, mut e: Box<Error>) -> Box<Error> {
         e.as_up();
-        let retry = !is_ours && self.pick_again(forward);
+        let retry = self.after_no_connection(session, &e, ctx);
         e.set_retry(retry);
         e
     }
@@ -421,28 +410,7 @@ impl ProxyHttp for Edge {
         ctx: &mut Ctx,
         client_reused: bool,
     ) -> Box<Error> {
-        let is_replayable = session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated();
-        let is_unanswered = session.response_written().is_none();
-        let Some(forward) = &mut ctx.forward else {
-            e.set_retry(false);
-            return e;
-        };
-        let Some(attempt) = &mut forward.attempt else {
-            e.set_retry(false);
-            return e;
-        };
-        let is_stale = client_reused
-            && is_unanswered
-            && !attempt.has_answer()
-            && !attempt.timed_out()
-            && *e.esource() == pingora::ErrorSource::Upstream
-            && matches!(e.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError);
-        let retry = is_stale && is_replayable && !std::mem::replace(&mut forward.stale_retried, true);
-        if retry {
-            forward.next = Some(attempt.again());
-        } else if is_stale {
-            attempt.end(Ending::StaleConnection);
-        }
+        let retry = self.after_failure(session, &e, client_reused, ctx);
         e.set_retry(retry);
         e
     }

@@ -83,3 +83,11 @@ pub fn set_timeouts(peer: &mut HttpPeer, timeouts: &Timeouts) {
     peer.options.total_connection_timeout = Some(timeouts.connect * handshakes);
     peer.options.read_timeout = Some(timeouts.first_byte.max(timeouts.silence).max(timeouts.tunnel_idle).max(BACKSTOP));
 }
+
+/// Bounds what the connection may take by what is left of the whole request.
+pub fn connect_by(peer: &mut HttpPeer, left: Duration) {
+    let left = left.max(Duration::from_millis(1));
+    let options = &mut peer.options;
+    options.connection_timeout = options.connection_timeout.map(|usual| usual.min(left));
+    options.total_connection_timeout = options.total_connection_timeout.map(|usual| usual.min(left));
+}

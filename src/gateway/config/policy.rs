@@ -6,6 +6,7 @@ use std::time::Duration;
 use vertice_core::balance::Tried;
 use vertice_core::breaker::BreakerPolicy;
 use vertice_core::policy::{Algorithm, Balance, Policy, RetryPolicy, Timeouts};
+use vertice_core::retry::Budget;
 
 use super::reader::Reader;
 
@@ -53,6 +54,10 @@ fn read_retry(r: &mut Reader<'_>, base: RetryPolicy) -> RetryPolicy {
         attempts: r.integer("attempts_max", base.attempts, 1..=Tried::MAX as u32),
         backoff: shortest,
         backoff_max: r.duration("backoff_max", base.backoff_max.max(shortest), backoff),
+        budget: Budget {
+            percent: r.integer("budget_percent", base.budget.percent, 0..=100),
+            min_per_second: r.integer("budget_min_per_second", base.budget.min_per_second, 0..=100_000),
+        },
     };
     if retry.backoff > retry.backoff_max {
         r.refuse_pair("backoff_min", "backoff_max", "backoff_min is longer than backoff_max".to_owned());

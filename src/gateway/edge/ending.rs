@@ -14,7 +14,7 @@ use vertice_core::reason::Reason;
 use vertice_core::route;
 
 /// What an error means for the instance that was being tried.
-fn ending(error: &Error, attempt: &Attempt, request_sent: bool) -> Ending {
+pub(super) fn ending(error: &Error, attempt: &Attempt, request_sent: bool) -> Ending {
     // The watch may have fired over a connection that nobody reads from because the client is slow to take the answer.
     if attempt.timed_out() && *error.esource() != ErrorSource::Downstream {
         return Ending::TimedOut { request_sent };

@@ -10,7 +10,7 @@ use vertice_core::balance::Tried;
 use vertice_core::policy::Timeouts;
 use vertice_core::reason::Reason;
 use vertice_core::route::StaticRoute;
-use vertice_core::time::Now;
+use vertice_core::time::{Moment, Now};
 
 /// The state of one request.
 #[derive(Debug)]
@@ -44,6 +44,8 @@ pub struct Forward {
     pub rest_at: usize,
     /// How long we wait.
     pub timeouts: Timeouts,
+    /// When the whole request is given up.
+    pub end: Moment,
     /// Whether it asks for an upgrade.
     pub is_upgrade: bool,
     /// Whether the instance agreed to the upgrade.
@@ -56,6 +58,8 @@ pub struct Forward {
     pub attempt: Option<Attempt>,
     /// A dead pooled connection has been replaced once.
     pub stale_retried: bool,
+    /// Some of the body has been handed to the instance.
+    pub body_started: bool,
     /// The whole request has been handed to the instance.
     pub request_sent: bool,
 }

@@ -3,6 +3,7 @@
 mod breaker;
 mod clients;
 mod failures;
+mod faults;
 mod limits;
 mod retry;
 mod timeouts;
