@@ -11,20 +11,21 @@ mod spectator;
 use crate::accept::Drain;
 use crate::clock;
 use crate::control::{Control, Role};
-use crate::proxy::admit::{Asked, Plan, Routing, Way};
+use crate::proxy::admit::{Asked, Plan, Way};
 use crate::proxy::attempt::Attempt;
 use crate::proxy::client::{Client, Forwarding};
 use crate::proxy::ctx::{Ctx, Forward};
 use crate::proxy::fail::Failure;
 use crate::proxy::headers;
+use crate::proxy::rules::Rules;
 use crate::proxy::watch::{Watch, Watchdog};
 use crate::random::random;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{self, Table};
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use ipnet::IpNet;
 pub use observer::Observer;
 use patient::PatientConnector;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -42,31 +43,14 @@ use vertice_core::reason::Reason;
 use vertice_core::route;
 use vertice_core::time::Moment;
 
-/// What the full lane was configured with.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Whose word about the client counts.
-    pub trusted_proxies: Vec<IpNet>,
-    /// How long a client's body may stall.
-    pub body_stall: Duration,
-    /// How long a client may refuse to take more of an answer.
-    pub write_stall: Duration,
-    /// How long a client connection may idle between requests.
-    pub idle_keepalive: Duration,
-    /// How large a request's body may be.
-    pub body_bytes: Option<u64>,
-}
-
 /// Shared by the listeners' proxies.
 pub struct Shared {
-    /// Settings.
-    pub settings: Settings,
-    /// Local endpoints.
-    pub control: Arc<Control>,
+    /// The rules of requests that begin now. Each request loads them once.
+    pub rules: ArcSwap<Rules>,
+    /// Local endpoints, by the rules of now.
+    pub control: ArcSwap<Control>,
     /// The routing table.
     pub table: Arc<Table>,
-    /// Routes and aliases.
-    pub routing: Routing,
     /// Watches over silent instances.
     pub watchdog: Arc<Watchdog>,
     /// Whether the process is on its way out.
@@ -91,22 +75,23 @@ impl Edge {
     }
 
     /// The way to a service, if the request is for one; the gateway's own paths win over routes.
-    fn way(&self, session: &Session) -> Option<Way<'_>> {
+    fn way<'r>(&self, rules: &'r Rules, session: &Session) -> Option<Way<'r>> {
         if self.role != Role::Gateway {
             return None;
         }
         let head = session.req_header();
         let target = head.raw_path();
-        let way = self.shared.routing.find(&Asked { target, method: &head.method, headers: &head.headers })?;
-        let is_own = || std::str::from_utf8(route::path_of(target)).is_ok_and(|path| self.shared.control.owns(path, self.role));
+        let way = rules.routing.find(&Asked { target, method: &head.method, headers: &head.headers })?;
+        let is_own =
+            || std::str::from_utf8(route::path_of(target)).is_ok_and(|path| self.shared.control.load().owns(path, self.role));
         (matches!(way, Way::V2) || !is_own()).then_some(way)
     }
 
     /// Finds the service and makes the first pick, so that a refusal costs no connection.
-    fn admit(&self, way: Way<'_>, session: &Session, ctx: &mut Ctx) -> Result<(), Failure> {
+    fn admit(&self, rules: &Rules, way: Way<'_>, session: &Session, ctx: &mut Ctx) -> Result<(), Failure> {
         let target = session.req_header().raw_path();
         let table = self.shared.table.load();
-        let Plan { service, route, rest_at } = self.shared.routing.plan(way, target, &table)?;
+        let Plan { service, route, rest_at } = rules.routing.plan(way, target, &table)?;
         let timeouts = route.as_ref().and_then(|route| route.timeouts).unwrap_or(service.policy.timeouts);
         let mut forward = Forward {
             service,
@@ -171,14 +156,14 @@ impl ProxyHttp for Edge {
     type CTX = Ctx;
 
     fn new_ctx(&self) -> Ctx {
-        Ctx::new(clock::now(), self.shared.metrics.request_starts())
+        Ctx::new(clock::now(), self.shared.rules.load_full(), self.shared.metrics.request_starts())
     }
 
     /// No modules: compression is the services' own business, and its module costs 5 % of a request.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
-        let settings = &self.shared.settings;
+        let settings = &ctx.rules.settings;
         // None means that the client wants the connection closed, or speaks HTTP/1.0.
         if session.get_keepalive().is_some() {
             session.set_keepalive(Some(settings.idle_keepalive.as_secs().max(1)));
@@ -197,15 +182,16 @@ impl ProxyHttp for Edge {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
-        let Some(way) = self.way(session) else {
-            return local::answer(&self.shared.control, self.role, session, ctx).await;
+        let rules = ctx.rules.clone();
+        let Some(way) = self.way(&rules, session) else {
+            return local::answer(&self.shared.control.load_full(), self.role, session, ctx).await;
         };
-        if let Some(limit) = self.shared.settings.body_bytes
+        if let Some(limit) = rules.settings.body_bytes
             && content_length(session).is_some_and(|length| length > limit)
         {
             return local::fail(session, ctx, &self.shared.metrics, &body_too_large(limit)).await;
         }
-        let Err(failure) = self.admit(way, session, ctx) else { return Ok(false) };
+        let Err(failure) = self.admit(&rules, way, session, ctx) else { return Ok(false) };
         local::fail(session, ctx, &self.shared.metrics, &failure).await
     }
 
@@ -301,7 +287,7 @@ impl ProxyHttp for Edge {
         ctx: &mut Ctx,
     ) -> Result<()> {
         ctx.body_bytes += body.as_ref().map_or(0, |body| body.len() as u64);
-        if self.shared.settings.body_bytes.is_some_and(|limit| ctx.body_bytes > limit) {
+        if ctx.rules.settings.body_bytes.is_some_and(|limit| ctx.body_bytes > limit) {
             ctx.reason = Some(Reason::BodyTooLarge);
             return Error::e_explain(ErrorType::HTTPStatus(Reason::BodyTooLarge.status()), "body over the limit");
         }

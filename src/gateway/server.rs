@@ -5,13 +5,14 @@ use crate::aliases::Aliases;
 use crate::clock;
 use crate::config::{AccessLog as AccessSetting, Config, StoreKind, Token};
 use crate::control::{Access, Control, HealthCache, Renderings, Role, Settings, TokenCheck};
-use crate::edge::{self, Edge, Observer, Shared};
+use crate::edge::{Edge, Observer, Shared};
 use crate::held::HeldProbes;
 use crate::listeners::{Addresses, Listeners};
 use crate::noticeboard::NoticeBoard;
 use crate::persistence::Persistence;
 use crate::probe::Prober;
 use crate::proxy::admit::Routing;
+use crate::proxy::rules::{self, Rules};
 use crate::proxy::watch::SWEEP;
 use crate::random::random;
 use crate::registrar::outbox::Outbox;
@@ -135,10 +136,9 @@ impl Gateway {
         };
         let routing = Routing::new(config.routes.clone(), aliases, random());
         let shared = Arc::new(Shared {
-            settings: edge_settings(&config),
-            control: Arc::new(control),
+            rules: ArcSwap::from_pointee(Rules { settings: edge_settings(&config), routing }),
+            control: ArcSwap::from_pointee(control),
             table,
-            routing,
             watchdog: Arc::default(),
             drain: drain.clone(),
             metrics,
@@ -229,8 +229,8 @@ struct Housekeeper {
 #[async_trait]
 impl BackgroundService for Housekeeper {
     async fn start(&self, _shutdown: ShutdownWatch) {
-        let resolver = self.shared.control.resolver.clone();
-        let board = self.shared.control.board.clone();
+        let resolver = self.shared.control.load().resolver.clone();
+        let board = self.shared.control.load().board.clone();
         tokio::join!(
             resolver.run(self.handle.clone()),
             self.sweep(),
@@ -247,7 +247,7 @@ impl Housekeeper {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let due = tick.tick().await;
-            self.shared.control.host.note(due.elapsed(), clock::mono());
+            self.shared.control.load().host.note(due.elapsed(), clock::mono());
             self.shared.watchdog.sweep(clock::mono());
         }
     }
@@ -255,7 +255,7 @@ impl Housekeeper {
     async fn probe_held(&self) {
         let Some(probes) = self.probes.lock().take() else { return };
         let Shared { table, metrics, control, .. } = &*self.shared;
-        let (table, metrics, prober) = (table.clone(), metrics.clone(), control.prober.clone());
+        let (table, metrics, prober) = (table.clone(), metrics.clone(), control.load().prober.clone());
         HeldProbes { table, prober, metrics, registrar: self.handle.clone() }.run(probes).await;
     }
 
@@ -374,9 +374,9 @@ fn access_rules(config: &Config) -> Access {
     Access { allow_from: config.registry.allow_from.clone(), tokens: config.registry.token.iter().map(check).collect() }
 }
 
-fn edge_settings(config: &Config) -> edge::Settings {
+fn edge_settings(config: &Config) -> rules::Settings {
     let limits = &config.limits;
-    edge::Settings {
+    rules::Settings {
         trusted_proxies: config.server.trusted_proxies.clone(),
         body_stall: limits.body_stall,
         write_stall: limits.write_stall,

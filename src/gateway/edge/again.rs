@@ -19,7 +19,7 @@ impl Edge {
         if let Some(mut attempt) = forward.attempt.take() {
             attempt.end(if is_ours { Ending::Ours } else { Ending::ConnectFailed });
             if let Some(host) = attempt.upstream().facts.endpoint.name() {
-                self.shared.control.resolver.nudge(host);
+                self.shared.control.load().resolver.nudge(host);
             }
         }
         !is_ours && self.pick_again(forward, Failed { untouched: true, ..failed(session) })

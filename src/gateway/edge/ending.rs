@@ -79,7 +79,7 @@ pub(super) fn conclude(shared: &Shared, session: &Session, error: Option<&Error>
         // 499: the client left before there was an answer (nginx's number for it).
         let counted = if status == 0 { 499 } else { status };
         let method = &session.req_header().method;
-        match forward.route.as_ref().and_then(|route| Some((route, shared.routing.counters(route)?))) {
+        match forward.route.as_ref().and_then(|route| Some((route, ctx.rules.routing.counters(route)?))) {
             Some((route, counters)) => service.count_routed(counters, &route.name, method, counted),
             None => service.count(method, counted),
         }

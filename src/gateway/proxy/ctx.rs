@@ -2,6 +2,7 @@
 
 use super::attempt::Attempt;
 use super::client::Client;
+use super::rules::Rules;
 use crate::telemetry::metrics::RequestInFlight;
 use crate::upstream::Service;
 use http::HeaderValue;
@@ -17,6 +18,8 @@ use vertice_core::time::{Moment, Now};
 pub struct Ctx {
     /// When its head had arrived.
     pub started: Now,
+    /// The rules that were in force then.
+    pub rules: Arc<Rules>,
     /// Who sent it.
     pub client: Option<Client>,
     /// Its id.
@@ -67,10 +70,10 @@ pub struct Forward {
 impl Ctx {
     /// A request that has just arrived.
     #[must_use]
-    pub fn new(started: Now, in_flight: RequestInFlight) -> Self {
+    pub fn new(started: Now, rules: Arc<Rules>, in_flight: RequestInFlight) -> Self {
         let request_id = HeaderValue::from_static("-");
         let in_flight = Some(in_flight);
-        Self { started, client: None, request_id, forward: None, reason: None, body_bytes: 0, watch: None, in_flight }
+        Self { started, rules, client: None, request_id, forward: None, reason: None, body_bytes: 0, watch: None, in_flight }
     }
 
     /// From now on it waits for changes of the registry, which is no work: it counts as a watcher instead.

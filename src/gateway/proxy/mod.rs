@@ -9,4 +9,5 @@ pub mod client;
 pub mod ctx;
 pub mod fail;
 pub mod headers;
+pub mod rules;
 pub mod watch;

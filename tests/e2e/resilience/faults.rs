@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::harness::scripts::{raw_then_close, raw_then_reset, script, silent, status, text};
 use crate::harness::upstream::Script;
-use crate::harness::{After, Gateway, Request, Response, Upstream, eventually, get, net};
+use crate::harness::{After, Gateway, Request, Response, Upstream, eventually, get, net, now};
 
 const SETTINGS: &str =
     "[balance]\nalgorithm = \"round_robin\"\n[timeouts]\nfirst_byte = \"250ms\"\n[breaker]\nopen = \"100ms\"\n";
@@ -197,7 +197,7 @@ fn attempts_end_with_the_time_of_the_whole_request() {
         .start();
     let all: Vec<Upstream> = (0..6).map(|_| Upstream::start(silent())).collect();
     all.iter().for_each(|upstream| gateway.register("svc", upstream));
-    let started = std::time::Instant::now();
+    let started = now();
     gateway.data(get("/v2/svc/x")).problem(504, "upstream_timeout");
     assert!(started.elapsed() >= Duration::from_millis(600));
     let asked: usize = all.iter().map(Upstream::count).sum();
