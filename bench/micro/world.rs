@@ -32,8 +32,7 @@ pub(crate) fn registrar(
     metrics: &Arc<Metrics>,
 ) -> (Registrar, Arc<Table>, Handle) {
     let table = Arc::new(Table::from_pointee(Snapshot::empty(42)));
-    let (keepalive, write_stall) = (Duration::from_secs(4), Duration::from_secs(30));
-    let hung = Hung { metrics: metrics.clone(), keepalive, write_stall };
+    let hung = Hung { metrics: metrics.clone() };
     let (refresh, timeout) = (Duration::from_secs(5), Duration::from_secs(2));
     let resolver = Resolver::new(Settings { servers: Vec::new(), refresh, timeout, concurrency: 1 }, metrics.clone());
     let board = Arc::new(NoticeBoard::new(table.clone(), QUEUE, QUEUE, metrics.clone()));

@@ -73,6 +73,22 @@ pub struct Balance {
     pub algorithm: Algorithm,
 }
 
+/// How connections to instances are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connections {
+    /// How long an idle one is kept for the next request; zero keeps none. Below the keep-alive of common servers (uvicorn: 5 s),
+    /// because a connection that the server closes first costs a retry.
+    pub keepalive: Duration,
+    /// How long an instance may refuse to take more of a request.
+    pub write_stall: Duration,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self { keepalive: Duration::from_secs(4), write_stall: Duration::from_secs(30) }
+    }
+}
+
 /// Everything decided about a service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
@@ -80,6 +96,8 @@ pub struct Policy {
     pub balance: Balance,
     /// How long we wait.
     pub timeouts: Timeouts,
+    /// How connections are kept.
+    pub connections: Connections,
     /// When we try again.
     pub retry: RetryPolicy,
     /// When an instance is shed.

@@ -104,8 +104,7 @@ impl Gateway {
         let table = Arc::new(Table::from_pointee(Snapshot::empty(random()).with(first, Vec::new())));
         let (history, watchers_max) = (config.limits.watch_history, config.limits.watchers);
         let board = Arc::new(NoticeBoard::new(table.clone(), history, watchers_max, metrics.clone()));
-        let hung =
-            Hung { metrics: metrics.clone(), keepalive: config.upstream_keepalive, write_stall: config.limits.write_stall };
+        let hung = Hung { metrics: metrics.clone() };
         let registry = persistence.share(Registry::new(limits(&config), config.lease.ttl).starting_at(first));
         let queue = config.limits.registry_queue;
         let (mut registrar, handle) =

@@ -25,11 +25,6 @@ pub type Upstream = vertice_core::table::Upstream<Hung>;
 pub struct Hung {
     /// Where the handles come from.
     pub metrics: Arc<Metrics>,
-    /// How long an idle upstream connection is kept; below the keep-alive of common servers (uvicorn: 5 s), because a
-    /// connection that the server closes first costs a retry.
-    pub keepalive: Duration,
-    /// How long the instance may refuse to take more of the request.
-    pub write_stall: Duration,
 }
 
 /// Ready-made for every attempt at an instance.
@@ -51,14 +46,14 @@ impl Attach for Hung {
 
     fn instance(&self, facts: &Facts, addresses: &[SocketAddr], policy: &Policy) -> Templates {
         Templates {
-            peers: addresses.iter().map(|address| self.peer(facts, *address, policy)).collect(),
+            peers: addresses.iter().map(|address| Self::peer(facts, *address, policy)).collect(),
             host: HeaderValue::from_str(&facts.endpoint.authority()).ok(),
         }
     }
 }
 
 impl Hung {
-    fn peer(&self, facts: &Facts, address: SocketAddr, policy: &Policy) -> HttpPeer {
+    fn peer(facts: &Facts, address: SocketAddr, policy: &Policy) -> HttpPeer {
         let is_tls = facts.endpoint.scheme() == Scheme::Https;
         let sni = match facts.endpoint.host() {
             Host::Name(name) if is_tls => name.to_string(),
@@ -67,8 +62,8 @@ impl Hung {
         };
         let mut peer = HttpPeer::new(address, is_tls, sni);
         set_timeouts(&mut peer, &policy.timeouts);
-        peer.options.write_timeout = Some(self.write_stall);
-        peer.options.idle_timeout = Some(self.keepalive);
+        peer.options.write_timeout = Some(policy.connections.write_stall);
+        peer.options.idle_timeout = Some(policy.connections.keepalive);
         peer
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use vertice_core::balance::Tried;
 use vertice_core::breaker::BreakerPolicy;
-use vertice_core::policy::{Algorithm, Balance, Policy, RetryPolicy, Timeouts};
+use vertice_core::policy::{Algorithm, Balance, Connections, Policy, RetryPolicy, Timeouts};
 use vertice_core::retry::Budget;
 
 use super::reader::Reader;
@@ -20,6 +20,7 @@ pub(super) fn read_policy(r: &mut Reader<'_>, base: &Policy) -> Policy {
     Policy {
         balance: r.within("balance", |r| read_balance(r, &base.balance)),
         timeouts: r.within("timeouts", |r| read_timeouts(r, base.timeouts)),
+        connections: r.within("timeouts", |r| read_connections(r, base.connections)),
         retry: r.within("retry", |r| read_retry(r, base.retry)),
         breaker: r.within("breaker", |r| read_breaker(r, base.breaker)),
         preserve_host: base.preserve_host,
@@ -40,6 +41,11 @@ pub(super) fn read_timeouts(r: &mut Reader<'_>, base: Timeouts) -> Timeouts {
         request: r.optional_duration("request", base.request, MS..=DAY),
         tunnel_idle: r.duration("tunnel_idle", base.tunnel_idle, MS..=7 * DAY),
     }
+}
+
+/// Beside the timeouts, for people; a route has none of it, because its service's connections are everybody's.
+fn read_connections(r: &mut Reader<'_>, base: Connections) -> Connections {
+    Connections { keepalive: r.duration("upstream_keepalive", base.keepalive, Duration::ZERO..=HOUR), ..base }
 }
 
 fn read_balance(r: &mut Reader<'_>, base: &Balance) -> Balance {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use vertice_core::endpoint::Endpoint;
 use vertice_core::name::ServiceName;
-use vertice_core::policy::Policy;
+use vertice_core::policy::{Connections, Policy};
 use vertice_core::route::StaticRoute;
 
 use super::policy::read_policy;
@@ -42,9 +42,6 @@ pub struct Config {
     /// Balancing, timeouts, retries and breaker of every service without a policy of its own: the sections `balance`,
     /// `timeouts`, `retry` and `breaker`. See [`Config::policy_of`].
     pub policy: Policy,
-    /// How long an idle connection to an instance is kept for the next request (`timeouts.upstream_keepalive`); zero keeps
-    /// none. Must stay below the instances' own limit (uvicorn: 5 s).
-    pub upstream_keepalive: Duration,
     /// How names are resolved.
     pub dns: DnsSettings,
     /// Health checks.
@@ -78,7 +75,9 @@ impl Config {
 
     /// Reads every section.
     pub(super) fn read(r: &mut Reader<'_>) -> Self {
-        let policy = read_policy(r, &Policy::default());
+        let limits = r.within("limits", LimitSettings::read);
+        let connections = Connections { write_stall: limits.write_stall, ..Connections::default() };
+        let policy = read_policy(r, &Policy { connections, ..Policy::default() });
         let services = routing::read_services(r, &policy);
         let config = Self {
             file: None,
@@ -86,8 +85,7 @@ impl Config {
             gateway: r.within("gateway", GatewaySettings::read),
             registry: r.within("registry", RegistrySettings::read),
             lease: r.within("lease", LeaseSettings::read),
-            limits: r.within("limits", LimitSettings::read),
-            upstream_keepalive: r.within("timeouts", |r| r.duration("upstream_keepalive", secs(4), ZERO..=HOUR)),
+            limits,
             dns: r.within("dns", DnsSettings::read),
             health: r.within("health", HealthSettings::read),
             store: r.within("store", StoreSettings::read),

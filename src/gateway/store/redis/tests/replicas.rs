@@ -56,7 +56,7 @@ impl Replica {
     fn with(settings: Settings, loaded: Option<Loaded>, metrics: Arc<Metrics>) -> Self {
         let table = Arc::new(Table::from_pointee(Snapshot::empty(42)));
         let (outbox, state) = (Arc::<Outbox>::default(), Arc::<RedisState>::default());
-        let hung = Hung { metrics: metrics.clone(), keepalive: Duration::ZERO, write_stall: Duration::from_secs(1) };
+        let hung = Hung { metrics: metrics.clone() };
         let board = Arc::new(NoticeBoard::new(table.clone(), 100, 100, metrics.clone()));
         let (refresh, timeout) = (Duration::from_secs(5), Duration::from_secs(2));
         let resolver =
