@@ -39,6 +39,21 @@ pub enum Verdict {
 }
 
 impl Ending {
+    /// A word for people.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered { .. } => "answered",
+            Self::ConnectFailed => "connect_failed",
+            Self::Reset => "reset",
+            Self::Invalid => "invalid",
+            Self::TimedOut { .. } => "timed_out",
+            Self::StaleConnection => "stale_connection",
+            Self::ClientGone => "client_gone",
+            Self::Ours => "ours",
+        }
+    }
+
     /// The verdict: connect errors, resets, timeouts, rubbish and 502/503/504 are failures; what the client or the gateway
     /// did is not held against the instance, nor is a timeout while the client was still uploading.
     #[must_use]

@@ -3,6 +3,7 @@
 
 mod again;
 mod ending;
+mod explain;
 mod local;
 mod observer;
 mod patient;
@@ -109,6 +110,14 @@ impl Edge {
             request_sent: false,
         };
         forward.service.cells.retry_budget.earn();
+        if let Some(explanation) = &mut ctx.explanation {
+            explanation.found(
+                &forward.service,
+                forward.route.as_ref().map(|route| &*route.name),
+                table.generation(),
+                clock::mono(),
+            );
+        }
         let name = forward.service.name.as_str();
         let first = Attempt::start(&forward.service, &mut forward.tried);
         let first = first.map_err(|refusal| Failure::no_pick(refusal, name, clock::mono()));
@@ -191,6 +200,7 @@ impl ProxyHttp for Edge {
         {
             return local::fail(session, ctx, &self.shared.metrics, &body_too_large(limit)).await;
         }
+        self.explain(session, ctx);
         let Err(failure) = self.admit(&rules, way, session, ctx) else { return Ok(false) };
         local::fail(session, ctx, &self.shared.metrics, &failure).await
     }
@@ -211,6 +221,9 @@ impl ProxyHttp for Edge {
         // A body that was kept for another attempt passes the filters once more.
         ctx.body_bytes = 0;
         let peer = Self::peer(&mut next, forward);
+        if let Some(explanation) = &mut ctx.explanation {
+            explanation.tries(next.upstream(), next.address(), clock::mono());
+        }
         forward.attempt = Some(next);
         peer.ok_or_else(|| Error::explain(ErrorType::InternalError, "the instance has no address"))
     }
@@ -218,12 +231,15 @@ impl ProxyHttp for Edge {
     async fn connected_to_upstream(
         &self,
         _session: &mut Session,
-        _reused: bool,
+        reused: bool,
         _peer: &HttpPeer,
         fd: RawFd,
         _digest: Option<&Digest>,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        if let Some(explanation) = &mut ctx.explanation {
+            explanation.connected(reused, clock::mono());
+        }
         let Some(forward) = &mut ctx.forward else { return Ok(()) };
         // Until the request has been sent the client's own limits apply, and the bound on the whole request.
         let end = forward.end;
@@ -265,6 +281,7 @@ impl ProxyHttp for Edge {
             }
         }
         upstream_request.insert_header("X-Request-ID", ctx.request_id.clone())?;
+        explain::remove_question(ctx, upstream_request);
         let preserve = forward.route.as_ref().and_then(|route| route.preserve_host);
         if let (false, Some(host)) = (preserve.unwrap_or(forward.service.policy.preserve_host), &upstream.x.host) {
             upstream_request.insert_header("Host", host.clone())?;
@@ -320,6 +337,9 @@ impl ProxyHttp for Edge {
             return Err(Error::explain(ErrorType::InvalidHTTPHeader, "an upgrade nobody asked for").into_up());
         }
         forward.is_tunnel = is_tunnel;
+        if let Some(explanation) = &mut ctx.explanation {
+            explanation.answered(status.as_u16(), clock::mono());
+        }
         if matches!(status.as_u16(), 502..=504) && self.after_refusal(session, status.as_u16(), ctx) {
             return Err(Error::explain(ErrorType::HTTPStatus(status.as_u16()), "another instance is asked").into_up());
         }
@@ -374,6 +394,9 @@ impl ProxyHttp for Edge {
         }
         for name in headers::hop_by_hop(&upstream_response.headers) {
             upstream_response.remove_header(&name);
+        }
+        if let Some(field) = explain::field(ctx).filter(|_| !upstream_response.status.is_informational()) {
+            upstream_response.insert_header("X-Vertice-Explain", field)?;
         }
         if !upstream_response.headers.contains_key("x-request-id") && !upstream_response.status.is_informational() {
             upstream_response.insert_header("X-Request-ID", ctx.request_id.clone())?;

@@ -10,6 +10,7 @@ mod cli;
 mod demo;
 mod discovery;
 mod dns;
+mod explain;
 mod fuzz;
 mod harness;
 mod health_cache;

@@ -6,6 +6,7 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
+use std::net::IpAddr;
 use subtle::ConstantTimeEq;
 use vertice_core::reason::Reason;
 
@@ -48,8 +49,7 @@ impl Access {
     /// # Errors
     /// 403 when it may not from where it is, 401 when its token is missing or wrong.
     pub fn check(&self, caller: &Caller, headers: &HeaderMap) -> Result<(), Error> {
-        let claims_forwarding = headers.contains_key("x-forwarded-for") || headers.contains_key("forwarded");
-        if claims_forwarding && !caller.is_trusted_proxy {
+        if claims_forwarding(headers) && !caller.is_trusted_proxy {
             let detail = "The request carries X-Forwarded-For or Forwarded, but does not come from a trusted proxy.";
             return Err(Error::new(Reason::Forbidden, detail));
         }
@@ -62,6 +62,14 @@ impl Access {
         Err(Error::new(Reason::Unauthorized, "Invalid registry token"))
     }
 
+    /// Whether somebody may see how requests are decided: on this machine, or with a token. Not by `Authorization`, which is for
+    /// the service that the request goes to.
+    #[must_use]
+    pub fn may_look_inside(&self, address: IpAddr, is_trusted_proxy: bool, headers: &HeaderMap) -> bool {
+        let is_here = address.is_loopback() && (is_trusted_proxy || !claims_forwarding(headers));
+        is_here || named_tokens(headers).any(|token| self.knows(token))
+    }
+
     /// Compares with every token, so that the time taken tells nothing.
     fn knows(&self, token: &[u8]) -> bool {
         let sent: [u8; 32] = Sha256::digest(token).into();
@@ -70,13 +78,23 @@ impl Access {
     }
 }
 
+/// The fields that carry a registry token and nothing else.
+pub const TOKEN_FIELDS: [&str; 2] = ["x-registry-token", "x-registry-api-key"];
+
+fn claims_forwarding(headers: &HeaderMap) -> bool {
+    headers.contains_key("x-forwarded-for") || headers.contains_key("forwarded")
+}
+
+fn named_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    TOKEN_FIELDS.into_iter().filter_map(|name| headers.get(name)).map(http::HeaderValue::as_bytes)
+}
+
 fn sent_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    let named = ["x-registry-token", "x-registry-api-key"].into_iter().filter_map(|name| headers.get(name));
     let bearer = headers.get(AUTHORIZATION).and_then(|value| {
         let (scheme, token) = value.as_bytes().split_at_checked(7)?;
         scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
     });
-    named.map(http::HeaderValue::as_bytes).chain(bearer)
+    named_tokens(headers).chain(bearer)
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ use crate::resolve::Resolver;
 use crate::store::StoreState;
 use crate::telemetry::metrics::{Metrics, Scope};
 use crate::upstream::Table;
-pub use access::{Access, TokenCheck};
+pub use access::{Access, TOKEN_FIELDS, TokenCheck};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use call::{Call, Made};

@@ -4,6 +4,7 @@ use super::{Edge, ending};
 use crate::clock;
 use crate::proxy::attempt::Attempt;
 use crate::proxy::ctx::{Ctx, Forward};
+use crate::proxy::explain::Explanation;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType, RetryType};
 use vertice_core::balance;
@@ -17,7 +18,9 @@ impl Edge {
         // Pingora says so when there is no port or descriptor left: another instance would not help.
         let is_ours = matches!(error.etype(), ErrorType::InternalError);
         if let Some(mut attempt) = forward.attempt.take() {
-            attempt.end(if is_ours { Ending::Ours } else { Ending::ConnectFailed });
+            let ending = if is_ours { Ending::Ours } else { Ending::ConnectFailed };
+            attempt.end(ending);
+            note(&mut ctx.explanation, ending);
             if let Some(host) = attempt.upstream().facts.endpoint.name() {
                 self.shared.control.load().resolver.nudge(host);
             }
@@ -49,13 +52,16 @@ impl Edge {
             // The instance closed the connection while it was idle, or moved on from it: no failure of its.
             if failed.may_repeat() && !std::mem::replace(&mut forward.stale_retried, true) {
                 forward.next = Some(attempt.again());
+                note(&mut ctx.explanation, Ending::StaleConnection);
                 return true;
             }
             attempt.end(Ending::StaleConnection);
+            note(&mut ctx.explanation, Ending::StaleConnection);
             return false;
         }
         let ending = ending::ending(error, attempt, request_sent);
         attempt.end(ending);
+        note(&mut ctx.explanation, ending);
         let is_instances = matches!(ending, Ending::Reset | Ending::Invalid | Ending::TimedOut { request_sent: true });
         is_instances && self.pick_again(forward, failed)
     }
@@ -80,6 +86,12 @@ impl Edge {
         }
         forward.next = Attempt::start(&forward.service, &mut forward.tried).ok();
         forward.next.is_some()
+    }
+}
+
+fn note(explanation: &mut Option<Box<Explanation>>, ending: Ending) {
+    if let Some(explanation) = explanation {
+        explanation.failed(ending);
     }
 }
 

@@ -1,9 +1,10 @@
 //! Answers that are not passed on: the control plane's, and failures. Translates between Pingora's session and plain
 //! requests and responses.
 
-use super::spectator;
+use super::{explain, spectator};
 use crate::control::{BODY_MAX, Caller, Control, Outcome, Role};
 use crate::proxy::ctx::Ctx;
+use crate::proxy::explain::EXPLAIN;
 use crate::proxy::fail::Failure;
 use crate::telemetry::metrics::Metrics;
 use bytes::{Bytes, BytesMut};
@@ -48,8 +49,11 @@ pub(super) async fn answer(control: &Arc<Control>, role: Role, session: &mut Ses
 pub(super) async fn fail(session: &mut Session, ctx: &mut Ctx, metrics: &Metrics, failure: &Failure) -> Result<bool> {
     ctx.reason = Some(failure.reason);
     metrics.answered(failure.reason);
-    let response =
+    let mut response =
         crate::problem::response(failure.reason, &failure.detail, failure.retry_after_s, &ctx.request_id, Vec::new());
+    if let Some(field) = explain::field(ctx) {
+        response.headers_mut().insert(EXPLAIN, field);
+    }
     write(session, response).await?;
     Ok(true)
 }

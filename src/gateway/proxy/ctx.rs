@@ -2,6 +2,7 @@
 
 use super::attempt::Attempt;
 use super::client::Client;
+use super::explain::Explanation;
 use super::rules::Rules;
 use crate::telemetry::metrics::RequestInFlight;
 use crate::upstream::Service;
@@ -30,6 +31,8 @@ pub struct Ctx {
     pub reason: Option<Reason>,
     /// Bytes of the request's body that this attempt was given so far.
     pub body_bytes: u64,
+    /// How it was decided, when an operator asks.
+    pub explanation: Option<Box<Explanation>>,
     /// How it watches the registry, if it does.
     pub watch: Option<&'static str>,
     /// Counts it for as long as it lives, however it ends.
@@ -73,7 +76,18 @@ impl Ctx {
     pub fn new(started: Now, rules: Arc<Rules>, in_flight: RequestInFlight) -> Self {
         let request_id = HeaderValue::from_static("-");
         let in_flight = Some(in_flight);
-        Self { started, rules, client: None, request_id, forward: None, reason: None, body_bytes: 0, watch: None, in_flight }
+        Self {
+            started,
+            rules,
+            client: None,
+            request_id,
+            forward: None,
+            reason: None,
+            body_bytes: 0,
+            explanation: None,
+            watch: None,
+            in_flight,
+        }
     }
 
     /// From now on it waits for changes of the registry, which is no work: it counts as a watcher instead.

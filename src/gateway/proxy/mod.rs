@@ -7,6 +7,7 @@ pub mod admit;
 pub mod attempt;
 pub mod client;
 pub mod ctx;
+pub mod explain;
 pub mod fail;
 pub mod headers;
 pub mod rules;
