@@ -18,8 +18,8 @@ OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no prox
 
 NGINX_CONF = """
 daemon off; worker_processes 1; pid {dir}/nginx.pid; error_log {dir}/nginx.log crit; {user}
-worker_rlimit_nofile 16384;
-events {{ worker_connections 8192; }}
+worker_rlimit_nofile 65536;
+events {{ worker_connections 16384; }}
 http {{
   access_log off; keepalive_requests 1000000000; keepalive_timeout 75s;
   client_body_temp_path {dir}/nginx-body; proxy_temp_path {dir}/nginx-proxy; fastcgi_temp_path {dir}/nginx-f;
@@ -40,7 +40,7 @@ http {{
 HAPROXY_CONF = """
 global
   nbthread 1
-  maxconn 8192
+  maxconn 9000
 defaults
   mode http
   timeout connect 1s
@@ -149,7 +149,9 @@ class Rig:
         port = free_port()
         path = self.write("haproxy.cfg", HAPROXY_CONF.format(port=port, upstream=self.upstream_port))
         child = self.spawn([self.programs.haproxy, "-db", "-f", path], self.proxy_core)
-        return Contender("HAProxy", child, port, PREFIX)
+        haproxy = Contender("HAProxy", child, port, PREFIX)
+        haproxy.clients_max = 8500  # it does not start with more connections than descriptors, and wants two for each
+        return haproxy
 
     def write(self, name, text):
         """Writes a file of the rig."""
@@ -161,6 +163,8 @@ class Rig:
 
 class Contender:
     """A way to the upstream."""
+
+    clients_max = 1_000_000
 
     def __init__(self, name, child, port, prefix):
         self.name, self.child, self.port, self.prefix = name, child, port, prefix

@@ -163,5 +163,6 @@ fn route(at: usize, prefix: &str) -> StaticRoute {
         rewrite: None,
         timeouts: None,
         preserve_host: None,
+        body_bytes: None,
     }
 }

@@ -22,6 +22,7 @@ pub mod load;
 pub mod name;
 mod names;
 pub mod outcome;
+pub mod pace;
 pub mod policy;
 pub mod reason;
 pub mod record;

@@ -104,4 +104,6 @@ pub struct Policy {
     pub breaker: BreakerPolicy,
     /// Whether `Host` is passed on as the client sent it.
     pub preserve_host: bool,
+    /// How large a request's body may be, in bytes; `None` is no limit.
+    pub body_bytes: Option<u64>,
 }

@@ -118,6 +118,13 @@ impl Edge {
                 clock::mono(),
             );
         }
+        if let Some(limit) = forward.body_limit()
+            && content_length(session).is_some_and(|length| length > limit)
+        {
+            self.shared.metrics.limit_hit("body_bytes");
+            ctx.forward = Some(forward);
+            return Err(body_too_large(limit));
+        }
         let name = forward.service.name.as_str();
         let first = Attempt::start(&forward.service, &mut forward.tried);
         let first = first.map_err(|refusal| Failure::no_pick(refusal, name, clock::mono()));
@@ -195,11 +202,6 @@ impl ProxyHttp for Edge {
         let Some(way) = self.way(&rules, session) else {
             return local::answer(&self.shared.control.load_full(), self.role, session, ctx).await;
         };
-        if let Some(limit) = rules.settings.body_bytes
-            && content_length(session).is_some_and(|length| length > limit)
-        {
-            return local::fail(session, ctx, &self.shared.metrics, &body_too_large(limit)).await;
-        }
         self.explain(session, ctx);
         let Err(failure) = self.admit(&rules, way, session, ctx) else { return Ok(false) };
         local::fail(session, ctx, &self.shared.metrics, &failure).await
@@ -304,7 +306,7 @@ impl ProxyHttp for Edge {
         ctx: &mut Ctx,
     ) -> Result<()> {
         ctx.body_bytes += body.as_ref().map_or(0, |body| body.len() as u64);
-        if ctx.rules.settings.body_bytes.is_some_and(|limit| ctx.body_bytes > limit) {
+        if ctx.forward.as_ref().and_then(Forward::body_limit).is_some_and(|limit| ctx.body_bytes > limit) {
             ctx.reason = Some(Reason::BodyTooLarge);
             return Error::e_explain(ErrorType::HTTPStatus(Reason::BodyTooLarge.status()), "body over the limit");
         }

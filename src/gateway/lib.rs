@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod demo;
+pub mod descriptors;
 pub mod edge;
 pub mod held;
 pub mod listeners;

@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 use vertice_gateway::cli;
 use vertice_gateway::config::{self, Config, LogFormat};
 use vertice_gateway::demo;
+use vertice_gateway::descriptors;
 use vertice_gateway::server::Gateway;
 use vertice_gateway::telemetry::log;
 
@@ -81,12 +82,12 @@ fn main() -> ExitCode {
         }),
         Call::Run(options) => options.or(cli.options).load(&env, |config| {
             start_log(&config);
-            raise_descriptor_limit();
+            descriptors::raise_limit();
             finish(Gateway::prepare(config).and_then(Gateway::run))
         }),
         Call::Demo { once, options } => options.or(cli.options).load(&env, |config| {
             start_log(&config);
-            raise_descriptor_limit();
+            descriptors::raise_limit();
             finish(demo::run(config, once))
         }),
     }
@@ -120,19 +121,6 @@ fn misused(message: &str) -> ExitCode {
     // Whoever closed standard error does not want to know.
     let _ = error.print();
     ExitCode::from(EXIT_USAGE)
-}
-
-/// Takes as many descriptors as the system lets this process have: each client and each upstream connection needs one, and the
-/// usual soft limit of 1024 is for programs that use `select`.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current == limit.maximum {
-        return;
-    }
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
-        tracing::warn!(%error, "failed to raise the limit of open files");
-    }
 }
 
 fn start_log(config: &Config) {

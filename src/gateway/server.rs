@@ -5,6 +5,7 @@ use crate::aliases::Aliases;
 use crate::clock;
 use crate::config::{AccessLog as AccessSetting, Config, StoreKind, Token};
 use crate::control::{Access, Control, HealthCache, Renderings, Role, Settings, TokenCheck};
+use crate::descriptors;
 use crate::edge::{Edge, Observer, Shared};
 use crate::held::HeldProbes;
 use crate::listeners::{Addresses, Listeners};
@@ -35,6 +36,7 @@ use tokio::sync::mpsc::Receiver;
 use vertice_core::command::{Command, Limits, Policies, Probe};
 use vertice_core::endpoint::{Endpoint, Guard, Network};
 use vertice_core::name::ServiceName;
+use vertice_core::pace::PaceLimit;
 use vertice_core::record::ReplicaId;
 use vertice_core::registry::Registry;
 use vertice_core::table::Snapshot;
@@ -79,6 +81,8 @@ impl Gateway {
     /// [`StartError`]. A store that cannot be had is none: the gateway starts empty and says so.
     pub fn prepare(config: Config) -> Result<Self, StartError> {
         let started = clock::now();
+        let mut config = config;
+        config.limits.connections = descriptors::clients_max(config.limits.connections);
         let listeners = Listeners::bind(&config.gateway.listen, &config.registry.listen)?;
         let addresses = listeners.addresses();
         let metrics = Arc::new(Metrics::new()?);
@@ -279,20 +283,33 @@ fn accepting(
     bound: Vec<crate::accept::BoundListener>,
 ) -> AcceptService<HttpProxy<Edge>> {
     let proxy = Arc::new(http_proxy(conf, Edge::new(shared.clone(), role)));
-    let limits = &config.limits;
-    let settings = AcceptSettings {
-        limits: HeadLimits { head_bytes: limits.head_bytes, fields: limits.head_fields, uri_bytes: limits.uri_bytes },
-        head_deadline: limits.head_deadline,
-        idle_keepalive: limits.idle_keepalive,
-        connections_max: limits.connections,
-    };
     let observer = Observer { metrics: shared.metrics.clone(), access: shared.access.clone() };
-    let app = AcceptApp::new(proxy, settings, drain.clone(), Arc::new(observer));
+    let app = AcceptApp::new(proxy, accept_settings(config, role), drain.clone(), Arc::new(observer));
     let (name, threads) = match role {
         Role::Gateway => ("gateway", None),
         Role::Registry => ("registry", Some(1)),
     };
     service(name, bound, app, threads)
+}
+
+fn accept_settings(config: &Config, role: Role) -> AcceptSettings {
+    let limits = &config.limits;
+    // A crowd of clients must not keep heartbeats out: the rest is for the registry's own listener.
+    let connections_max = match role {
+        Role::Gateway if !config.registry.listen.is_empty() => limits.connections - limits.connections / 16,
+        _ => limits.connections,
+    };
+    AcceptSettings {
+        limits: HeadLimits { head_bytes: limits.head_bytes, fields: limits.head_fields, uri_bytes: limits.uri_bytes },
+        head_deadline: limits.head_deadline,
+        idle_keepalive: limits.idle_keepalive,
+        connections_max,
+        connections_per_client: limits.connections_per_client,
+        proxies: config.server.trusted_proxies.clone().into(),
+        requests_per_connection: limits.requests_per_connection,
+        connection_age: limits.connection_age,
+        body_pace: limits.body_rate.map(|bytes_per_second| PaceLimit { bytes_per_second, window: limits.body_rate_window }),
+    }
 }
 
 fn server_conf(config: &Config) -> ServerConf {
@@ -380,7 +397,6 @@ fn edge_settings(config: &Config) -> rules::Settings {
         body_stall: limits.body_stall,
         write_stall: limits.write_stall,
         idle_keepalive: limits.idle_keepalive,
-        body_bytes: limits.body_bytes,
     }
 }
 

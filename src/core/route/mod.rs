@@ -66,6 +66,8 @@ pub struct StaticRoute {
     pub timeouts: Option<Timeouts>,
     /// `preserve_host` instead of the service's.
     pub preserve_host: Option<bool>,
+    /// How large a request's body may be, instead of the service's limit; the inner `None` is no limit.
+    pub body_bytes: Option<Option<u64>>,
 }
 
 /// Which requests a route takes: those that match all of it.

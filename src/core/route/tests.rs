@@ -76,6 +76,7 @@ fn numbered(patterns: Vec<Pattern>) -> Vec<StaticRoute> {
         rewrite: None,
         timeouts: None,
         preserve_host: None,
+        body_bytes: None,
     };
     patterns.into_iter().enumerate().map(route).collect()
 }

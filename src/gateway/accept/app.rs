@@ -1,20 +1,23 @@
 //! The loop over the requests of one connection.
 
 use std::any::Any;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use ipnet::IpNet;
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, ServerApp};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::{ALPN, Stream};
 use pingora::server::ShutdownWatch;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+use vertice_core::pace::PaceLimit;
 use vertice_core::reason::Reason;
 
+use super::crowd::Full;
 use super::drain::{Drain, InFlightGuard};
 use super::gate::{Gate, Home};
 use super::head::{Head, HeadLimits, HeadReader, Refusal, Verdict};
@@ -30,7 +33,7 @@ const FIRST_WORD: Duration = Duration::from_millis(500);
 const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// What a client may cost before its request is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AcceptSettings {
     /// Limits of the request head.
     pub limits: HeadLimits,
@@ -40,6 +43,16 @@ pub struct AcceptSettings {
     pub idle_keepalive: Duration,
     /// Client connections on all listeners that share the [`Drain`].
     pub connections_max: usize,
+    /// Connections from one address, or from one /64 of IPv6.
+    pub connections_per_client: Option<usize>,
+    /// Peers that speak for many clients, and so are not held to [`Self::connections_per_client`].
+    pub proxies: Arc<[IpNet]>,
+    /// Requests on one connection, after which it is closed.
+    pub requests_per_connection: Option<u32>,
+    /// How old a connection may be: the answer to a request that comes later is its last one.
+    pub connection_age: Option<Duration>,
+    /// How fast a request's body must come.
+    pub body_pace: Option<PaceLimit>,
 }
 
 impl Default for AcceptSettings {
@@ -49,6 +62,11 @@ impl Default for AcceptSettings {
             head_deadline: Duration::from_secs(10),
             idle_keepalive: Duration::from_secs(75),
             connections_max: 65_536,
+            connections_per_client: None,
+            proxies: Arc::default(),
+            requests_per_connection: None,
+            connection_age: None,
+            body_pace: None,
         }
     }
 }
@@ -58,6 +76,11 @@ pub trait AcceptObserver: Send + Sync {
     /// A request was refused before it reached a lane. Returns the whole answer, status line and all, which must say
     /// `Connection: close` and carry its `Content-Length`.
     fn refused(&self, refusal: &Refusal, client: Option<SocketAddr>) -> Bytes;
+
+    /// A client ran into the limit of that name.
+    fn limit_hit(&self, limit: &'static str) {
+        let _ = limit;
+    }
 
     /// A client has connected.
     fn connection_opened(&self) {}
@@ -87,7 +110,7 @@ impl<P> Clone for AcceptApp<P> {
     fn clone(&self) -> Self {
         Self {
             proxy: self.proxy.clone(),
-            settings: self.settings,
+            settings: self.settings.clone(),
             drain: self.drain.clone(),
             draining: self.draining.clone(),
             observer: self.observer.clone(),
@@ -164,6 +187,25 @@ impl<P> AcceptApp<P> {
         }
     }
 
+    /// The address whose connections are counted, and how many it may have.
+    fn share_of(&self, client: Option<SocketAddr>) -> Option<(IpAddr, usize)> {
+        let (address, max) = (client?.ip().to_canonical(), self.settings.connections_per_client?);
+        let is_proxy = self.settings.proxies.iter().any(|network| network.contains(&address));
+        (!is_proxy).then_some((address, max))
+    }
+
+    /// Tells a client that there is no place for it, unless too many are being told already.
+    async fn turn_away(&self, stream: Stream, full: Full, speaks_http2: bool) {
+        let (limit, refusal) = match full {
+            Full::Gateway => ("connections", TOO_MANY_CONNECTIONS),
+            Full::Client => ("connections_per_client", TOO_MANY_OF_ONE),
+        };
+        self.observer.limit_hit(limit);
+        // An answer in HTTP/1.1 means nothing to a client that was promised HTTP/2.
+        let Some(_leaving) = self.drain.crowd().tell_off().filter(|_| !speaks_http2) else { return };
+        self.refuse(stream, refusal).await;
+    }
+
     async fn refuse(&self, stream: Stream, refusal: Refusal) {
         let client = client_of(&stream);
         let answer = self.observer.refused(&refusal, client);
@@ -182,6 +224,7 @@ impl<P: HttpServerApp + Send + Sync + 'static> AcceptApp<P> {
     /// The requests of one HTTP/1 connection, one after the other.
     async fn requests(&self, stream: Stream, client: Option<SocketAddr>) {
         let home = Home::default();
+        let old_at = self.settings.connection_age.and_then(|age| Instant::now().checked_add(age));
         let mut gate = Box::new(Gate::new(stream, home.clone()));
         let mut kept: Option<HttpPersistentSettings> = None;
         // One that has not been used yet is kept while we listen, and a moment longer: to a load balancer that has not heard
@@ -199,7 +242,10 @@ impl<P: HttpServerApp + Send + Sync + 'static> AcceptApp<P> {
                 }
                 Turn::Close => return,
             };
-            let session = self.session(gate, &head, kept, client);
+            let mut session = self.session(gate, &head, kept, client);
+            if old_at.is_some_and(|at| Instant::now() >= at) {
+                session.set_keepalive_reuses_remaining(Some(0));
+            }
             let returned = self.proxy.process_new_http(session, &self.draining).await;
             let Some((stream, settings)) = returned.map(|returned| returned.consume()) else {
                 if let Some(stream) = home.take() {
@@ -223,13 +269,13 @@ impl<P: HttpServerApp + Send + Sync + 'static> AcceptApp<P> {
         kept: Option<HttpPersistentSettings>,
         client: Option<SocketAddr>,
     ) -> ServerSession {
-        let bytes = gate.open_for(head);
+        let bytes = gate.open_for(head, self.settings.body_pace);
         let mut session = ServerSession::new_http1(gate);
         match kept {
             Some(settings) => settings.apply_to_session(&mut session),
             None => {
-                let requests_max = self.proxy.server_options().and_then(|options| options.keepalive_request_limit);
-                session.set_keepalive_reuses_remaining(requests_max);
+                let more_requests = self.settings.requests_per_connection.map(|requests| requests.saturating_sub(1));
+                session.set_keepalive_reuses_remaining(more_requests);
                 session.set_connection_user_context(self.observer.connection_context(client));
             }
         }
@@ -243,14 +289,15 @@ impl<P: HttpServerApp + Send + Sync + 'static> ServerApp for AcceptApp<P> {
     async fn process_new(self: &Arc<Self>, stream: Stream, _shutdown: &ShutdownWatch) -> Option<Stream> {
         let _connection = self.drain.connect();
         let _told = Told::new(&*self.observer);
-        if self.drain.connections() > self.settings.connections_max {
-            self.refuse(stream, TOO_MANY_CONNECTIONS).await;
-        } else if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
-            let _in_flight = self.drain.enter();
-            self.proxy.process_new(stream, &self.draining).await;
-        } else {
-            let client = client_of(&stream);
-            self.requests(stream, client).await;
+        let client = client_of(&stream);
+        let speaks_http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
+        match self.drain.crowd().admit(self.settings.connections_max, self.share_of(client)) {
+            Err(full) => self.turn_away(stream, full, speaks_http2).await,
+            Ok(_place) if speaks_http2 => {
+                let _in_flight = self.drain.enter();
+                self.proxy.process_new(stream, &self.draining).await;
+            }
+            Ok(_place) => self.requests(stream, client).await,
         }
         None
     }
@@ -275,6 +322,9 @@ impl Drop for Told<'_> {
 const HEAD_TOO_SLOW: Refusal = Refusal { reason: Reason::RequestTimeout, detail: "the request head did not arrive in time" };
 
 const TOO_MANY_CONNECTIONS: Refusal = Refusal { reason: Reason::Overloaded, detail: "too many connections" };
+
+const TOO_MANY_OF_ONE: Refusal =
+    Refusal { reason: Reason::Overloaded, detail: "too many connections from one client; close some or reuse them" };
 
 fn client_of(stream: &Stream) -> Option<SocketAddr> {
     stream.get_socket_digest()?.peer_addr()?.as_inet().copied()

@@ -17,12 +17,15 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{error, info, warn};
 
+use super::crowd::Crowd;
+
 /// How far the shutdown has come, and what still has to end. Shared by listeners, connections, readiness and the signal.
 #[derive(Debug)]
 pub struct Drain {
     listeners: AtomicUsize,
     connections: AtomicUsize,
     in_flight: AtomicUsize,
+    crowd: Crowd,
     /// Wakes [`Self::drained`] when the last listener or connection has gone.
     empty: Notify,
     requested: Notify,
@@ -36,6 +39,7 @@ impl Default for Drain {
             listeners: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
+            crowd: Crowd::default(),
             empty: Notify::new(),
             requested: Notify::new(),
             draining: watch::Sender::new(false),
@@ -104,6 +108,11 @@ impl Drain {
     /// Turns true when the listeners are to be closed.
     pub(super) fn listening_over_watch(&self) -> ShutdownWatch {
         self.listening_over.subscribe()
+    }
+
+    /// The clients that were given a place: what the limits on connections are about.
+    pub(super) fn crowd(&self) -> &Crowd {
+        &self.crowd
     }
 
     /// Counts a service that may still accept connections for as long as the guard lives.

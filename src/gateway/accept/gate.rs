@@ -23,11 +23,13 @@ use pingora::protocols::{
     UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+use vertice_core::pace::{Pace, PaceLimit};
 
 use super::chunks::{ChunkFraming, MalformedChunk};
 use super::head::{BodyLength, Head};
 
-/// One read from the socket. Equal to the listener's read buffer, so that the buffer is bypassed instead of copied from.
+/// One read from the socket.
 const READ_BYTES: usize = 4096;
 
 /// How much of later requests is taken in while an answer is pending. Beyond it the client waits in its socket buffer.
@@ -37,9 +39,23 @@ const AHEAD_BYTES_MAX: usize = 16 * 1024;
 /// that a lost connection gets.
 #[must_use]
 pub fn is_malformed_body(error: &pingora::Error) -> bool {
-    let cause = error.root_cause().downcast_ref::<io::Error>();
-    cause.and_then(io::Error::get_ref).is_some_and(|inner| inner.is::<MalformedChunk>())
+    is_caused_by::<MalformedChunk>(error)
 }
+
+/// Whether a request failed because its body kept coming, but too slowly: 408.
+#[must_use]
+pub fn is_slow_body(error: &pingora::Error) -> bool {
+    is_caused_by::<SlowBody>(error)
+}
+
+fn is_caused_by<E: std::error::Error + 'static>(error: &pingora::Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<io::Error>();
+    cause.and_then(io::Error::get_ref).is_some_and(|inner| inner.is::<E>())
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the body comes too slowly")]
+struct SlowBody;
 
 /// A connection with a gate between the client's bytes and the one who reads the current request.
 #[derive(Debug)]
@@ -50,7 +66,36 @@ pub(super) struct Gate {
     ahead: BytesMut,
     passage: Passage,
     client_closed: bool,
+    /// Of a body that must keep a pace.
+    pacing: Option<Pacing>,
     home: Home,
+}
+
+/// How fast a body comes.
+#[derive(Debug)]
+struct Pacing {
+    limit: PaceLimit,
+    pace: Pace,
+    /// Since when a reader of ours has found nothing to read. While nobody reads, the client is not waited for.
+    waiting_since: Option<Instant>,
+}
+
+impl Pacing {
+    fn new(limit: PaceLimit) -> Self {
+        Self { limit, pace: Pace::default(), waiting_since: None }
+    }
+
+    fn nothing_there(&mut self) {
+        self.waiting_since.get_or_insert_with(Instant::now);
+    }
+
+    fn came(&mut self, bytes: usize) -> io::Result<()> {
+        let waited = self.waiting_since.take().map_or(Duration::ZERO, |since| since.elapsed());
+        if self.pace.keeps_up(&self.limit, waited, bytes as u64) {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::TimedOut, SlowBody))
+    }
 }
 
 /// What may pass.
@@ -78,7 +123,14 @@ impl Home {
 impl Gate {
     /// A closed gate in front of `stream`.
     pub(super) fn new(stream: Stream, home: Home) -> Self {
-        Self { stream: Some(stream), ahead: BytesMut::new(), passage: Passage::Length(0), client_closed: false, home }
+        Self {
+            stream: Some(stream),
+            ahead: BytesMut::new(),
+            passage: Passage::Length(0),
+            client_closed: false,
+            pacing: None,
+            home,
+        }
     }
 
     /// Gets a gate back out of the stream that Pingora returned, unless the stream is another one.
@@ -107,8 +159,9 @@ impl Gate {
         poll_fn(|cx| self.poll_read_ahead(cx, READ_BYTES)).await
     }
 
-    /// Takes the head out of [`Self::ahead`], its target in origin-form, and opens the gate for the body behind it.
-    pub(super) fn open_for(&mut self, head: &Head) -> BytesMut {
+    /// Takes the head out of [`Self::ahead`], its target in origin-form, and opens the gate for the body behind it, which
+    /// must keep `pace`.
+    pub(super) fn open_for(&mut self, head: &Head, pace: Option<PaceLimit>) -> BytesMut {
         let mut bytes = self.ahead.split_to(head.head_len);
         if self.ahead.is_empty() {
             self.ahead = BytesMut::new();
@@ -119,6 +172,7 @@ impl Gate {
             BodyLength::Length(length) => Passage::Length(length),
             BodyLength::Chunked => Passage::Chunked(ChunkFraming::new()),
         };
+        self.pacing = pace.filter(|_| !matches!(self.passage, Passage::Length(0) | Passage::Everything)).map(Pacing::new);
         match head.rewritten_target(&bytes) {
             Some(target) => {
                 let (before, behind) = (&bytes[head.head_start..head.target.start], &bytes[head.target.end..]);
@@ -169,8 +223,15 @@ impl Gate {
         }
         // A caller that reads into a slice has it initialized already; then this costs nothing.
         let mut part = ReadBuf::new(buf.initialize_unfilled_to(room));
-        ready!(Pin::new(self.stream()?).poll_read(cx, &mut part))?;
+        let Poll::Ready(result) = Pin::new(self.stream()?).poll_read(cx, &mut part) else {
+            self.pacing.iter_mut().for_each(Pacing::nothing_there);
+            return Poll::Pending;
+        };
+        result?;
         let read = part.filled().len();
+        if let Some(pacing) = &mut self.pacing {
+            pacing.came(read)?;
+        }
         buf.advance(read);
         self.client_closed |= read == 0;
         Poll::Ready(Ok(read))

@@ -29,8 +29,9 @@ use super::drain::Drain;
 /// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 65_535;
 
-/// Pingora's read buffer per connection. Its default of 64 KiB is paid by every idle connection.
-const READ_BUFFER_BYTES: usize = 4096;
+/// Pingora's read buffer per connection: none. Its default of 64 KiB is paid by every idle connection, and nobody would read
+/// through it: the gate takes heads in with a buffer of its own, and bodies go straight into the reader's.
+const READ_BUFFER_BYTES: usize = 0;
 
 /// How much of an answer the kernel may hold back before a client has taken what went before.
 const UNSENT_BYTES_MAX: u32 = 128 * 1024;

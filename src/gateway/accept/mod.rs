@@ -6,6 +6,7 @@
 
 mod app;
 mod chunks;
+mod crowd;
 mod drain;
 mod gate;
 pub mod head;
@@ -13,6 +14,6 @@ mod listener;
 
 pub use app::{AcceptApp, AcceptObserver, AcceptSettings};
 pub use drain::{Drain, DrainSignal, DrainTimes};
-pub use gate::is_malformed_body;
+pub use gate::{is_malformed_body, is_slow_body};
 pub use head::{HeadLimits, Refusal};
 pub use listener::{AcceptService, BindError, BoundListener, service};

@@ -24,12 +24,17 @@ pub(super) fn read_policy(r: &mut Reader<'_>, base: &Policy) -> Policy {
         retry: r.within("retry", |r| read_retry(r, base.retry)),
         breaker: r.within("breaker", |r| read_breaker(r, base.breaker)),
         preserve_host: base.preserve_host,
+        body_bytes: base.body_bytes,
     }
 }
 
 /// What one service has of its own, over `base`.
 pub(super) fn read_policy_of_service(r: &mut Reader<'_>, base: &Policy) -> Policy {
-    Policy { preserve_host: r.boolean("preserve_host", base.preserve_host), ..read_policy(r, base) }
+    Policy {
+        preserve_host: r.boolean("preserve_host", base.preserve_host),
+        body_bytes: r.optional_bytes("body_bytes").unwrap_or(base.body_bytes),
+        ..read_policy(r, base)
+    }
 }
 
 /// The keys of a section `timeouts`, over `base`.

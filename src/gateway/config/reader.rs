@@ -187,13 +187,13 @@ impl<'a> Reader<'a> {
         self.value(key, |value| in_range(value::bytes(value)?, &range, |n| format!("{n} bytes"))).unwrap_or(default)
     }
 
-    /// A number of bytes, or none: 0 or an empty text says so.
-    pub(super) fn optional_bytes(&mut self, key: &str) -> Option<u64> {
+    /// A number of bytes, or none: 0 or an empty text says so. `None` when nothing was written.
+    pub(super) fn optional_bytes(&mut self, key: &str) -> Option<Option<u64>> {
         let parse = |value: &Value| match value {
             Value::Text(text) if text.trim().is_empty() => Ok(0),
             value => value::bytes(value),
         };
-        self.value(key, parse).filter(|bytes| *bytes > 0)
+        self.value(key, parse).map(|bytes| Some(bytes).filter(|bytes| *bytes > 0))
     }
 
     /// A truth value.

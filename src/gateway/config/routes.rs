@@ -97,6 +97,7 @@ fn read_route(
     let service = required(r, "service", |value| value::service_name(value::text(value)?));
     let rewrite = read_rewrite(r);
     let preserve_host = r.optional_boolean("preserve_host");
+    let body_bytes = r.optional_bytes("body_bytes");
     let base = service.as_ref().map_or_else(Timeouts::default, timeouts_of);
     let timeouts = r.within("timeouts", |r| read_timeouts(r, base));
     check_name(r, name.as_ref(), &mut read.names);
@@ -111,6 +112,7 @@ fn read_route(
         rewrite,
         timeouts: (timeouts != base).then_some(timeouts),
         preserve_host,
+        body_bytes,
     })
 }
 

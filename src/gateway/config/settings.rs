@@ -77,7 +77,7 @@ impl Config {
     pub(super) fn read(r: &mut Reader<'_>) -> Self {
         let limits = r.within("limits", LimitSettings::read);
         let connections = Connections { write_stall: limits.write_stall, ..Connections::default() };
-        let policy = read_policy(r, &Policy { connections, ..Policy::default() });
+        let policy = read_policy(r, &Policy { connections, body_bytes: limits.body_bytes, ..Policy::default() });
         let services = routing::read_services(r, &policy);
         let config = Self {
             file: None,
@@ -238,8 +238,18 @@ pub struct LimitSettings {
     pub write_stall: Duration,
     /// How long a client's connection may be idle between requests.
     pub idle_keepalive: Duration,
+    /// How many bytes of a request's body must come each second, if any.
+    pub body_rate: Option<u64>,
+    /// Over how much waiting [`Self::body_rate`] is the average.
+    pub body_rate_window: Duration,
     /// Client connections at once.
     pub connections: usize,
+    /// Of them, those from one address or one /64 of IPv6, if bounded.
+    pub connections_per_client: Option<usize>,
+    /// Requests on one connection, if bounded.
+    pub requests_per_connection: Option<u32>,
+    /// How old a client's connection may become, if bounded.
+    pub connection_age: Option<Duration>,
     /// Commands waiting for the registrar.
     pub registry_queue: usize,
     /// Registered services.
@@ -264,11 +274,16 @@ impl LimitSettings {
             head_bytes: head_bytes as usize,
             head_fields: r.integer("head_fields", 128u32, 8..=256) as usize,
             uri_bytes: r.bytes("uri_bytes", head_bytes.min(16 * KIB), 256..=1023 * KIB) as usize,
-            body_bytes: r.optional_bytes("body_bytes"),
+            body_bytes: r.optional_bytes("body_bytes").flatten(),
             body_stall: r.duration("body_stall", secs(20), ms(10)..=HOUR),
             write_stall: r.duration("write_stall", secs(30), ms(10)..=HOUR),
             idle_keepalive: r.duration("idle_keepalive", secs(75), ms(10)..=HOUR),
+            body_rate: Some(r.bytes("body_rate", 100, 0..=KIB * KIB)).filter(|rate| *rate > 0),
+            body_rate_window: r.duration("body_rate_window", secs(30), ms(10)..=HOUR),
             connections: r.integer("connections", 20_000u32, 1..=1_000_000) as usize,
+            connections_per_client: unless_zero(r.integer("connections_per_client", 0u32, 0..=1_000_000)).map(|n| n as usize),
+            requests_per_connection: unless_zero(r.integer("requests_per_connection", 0u32, 0..=1_000_000_000)),
+            connection_age: r.optional_duration("connection_age", None, ms(10)..=DAY),
             registry_queue: r.integer("registry_queue", 65_536u32, 16..=1_000_000) as usize,
             services: r.integer("services", 20_000u32, 1..=1_000_000) as usize,
             instances: r.integer("instances", 200_000u32, 1..=10_000_000) as usize,
@@ -436,6 +451,10 @@ fn own_networks() -> Vec<IpNet> {
     networks.iter().filter_map(|network| network.parse().ok()).collect()
 }
 
+fn unless_zero(number: u32) -> Option<u32> {
+    Some(number).filter(|number| *number > 0)
+}
+
 fn everywhere(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))
 }
@@ -450,4 +469,5 @@ const fn secs(seconds: u64) -> Duration {
 
 const ZERO: Duration = Duration::ZERO;
 const HOUR: Duration = secs(3600);
+const DAY: Duration = secs(24 * 3600);
 const KIB: u64 = 1024;

@@ -1,7 +1,7 @@
 //! How requests end: Pingora's errors as endings and failures, and what is recorded of a request.
 
 use super::Shared;
-use crate::accept::is_malformed_body;
+use crate::accept::{is_malformed_body, is_slow_body};
 use crate::clock;
 use crate::proxy::attempt::Attempt;
 use crate::proxy::ctx::{Ctx, Forward};
@@ -29,6 +29,21 @@ pub(super) fn ending(error: &Error, attempt: &Attempt, request_sent: bool) -> En
     }
 }
 
+/// The limit that the client ran into, as its metric names it.
+fn limit(error: &Error, ctx: &Ctx) -> Option<&'static str> {
+    if ctx.reason == Some(Reason::BodyTooLarge) {
+        return Some("body_bytes");
+    }
+    if is_slow_body(error) {
+        return Some("body_rate");
+    }
+    match (error.esource(), error.etype()) {
+        (ErrorSource::Downstream, ErrorType::ReadTimedout) => Some("body_stall"),
+        (ErrorSource::Downstream, ErrorType::WriteTimedout) => Some("write_stall"),
+        _ => None,
+    }
+}
+
 /// What the client is told; `None` when there is nobody to tell.
 pub(super) fn failure(error: &Error, ctx: &Ctx) -> Option<Failure> {
     if ctx.reason == Some(Reason::BodyTooLarge) {
@@ -42,6 +57,9 @@ pub(super) fn failure(error: &Error, ctx: &Ctx) -> Option<Failure> {
     }
     if is_malformed_body(error) {
         return Some(Failure::new(Reason::BadRequest, "The request's body is malformed."));
+    }
+    if is_slow_body(error) {
+        return Some(Failure::new(Reason::RequestTimeout, "The request's body comes too slowly."));
     }
     match (error.esource(), error.etype()) {
         (ErrorSource::Downstream, ErrorType::ReadTimedout) => {
@@ -71,6 +89,9 @@ pub(super) fn failure(error: &Error, ctx: &Ctx) -> Option<Failure> {
 /// Records how a request ended: for the instance, in metrics, in the access log.
 pub(super) fn conclude(shared: &Shared, session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
     let status = session.response_written().map_or(0, |head| answer_status(head.status));
+    if let Some(limit) = error.and_then(|error| limit(error, ctx)) {
+        shared.metrics.limit_hit(limit);
+    }
     if let Some(forward) = &mut ctx.forward {
         conclude_attempt(forward, error, status);
         let took = clock::mono().since(ctx.started.mono);

@@ -28,7 +28,6 @@ impl AcceptObserver for Observer {
             Reason::RequestTimeout => self.metrics.limit_hit("head_deadline"),
             Reason::UriTooLong => self.metrics.limit_hit("uri_bytes"),
             Reason::HeadersTooLarge => self.metrics.limit_hit("head_size"),
-            Reason::Overloaded => self.metrics.limit_hit("connections"),
             _ => {}
         }
         let (id, time_ms) = (new_request_id(), clock::wall_ms());
@@ -53,6 +52,10 @@ impl AcceptObserver for Observer {
         });
         let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_millis(time_ms));
         problem::wire(refusal.reason, refusal.detail, &id, &date).into()
+    }
+
+    fn limit_hit(&self, limit: &'static str) {
+        self.metrics.limit_hit(limit);
     }
 
     fn connection_opened(&self) {

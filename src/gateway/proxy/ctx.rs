@@ -70,6 +70,15 @@ pub struct Forward {
     pub request_sent: bool,
 }
 
+impl Forward {
+    /// How large the request's body may be.
+    #[must_use]
+    pub fn body_limit(&self) -> Option<u64> {
+        let of_route = self.route.as_ref().and_then(|route| route.body_bytes);
+        of_route.unwrap_or(self.service.policy.body_bytes)
+    }
+}
+
 impl Ctx {
     /// A request that has just arrived.
     #[must_use]

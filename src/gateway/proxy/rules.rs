@@ -25,6 +25,4 @@ pub struct Settings {
     pub write_stall: Duration,
     /// How long a client connection may idle between requests.
     pub idle_keepalive: Duration,
-    /// How large a request's body may be.
-    pub body_bytes: Option<u64>,
 }
