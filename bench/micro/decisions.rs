@@ -12,7 +12,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
-use vertice_core::balance::{Tried, pick};
+use vertice_core::balance::{Preference, Tried, pick};
 use vertice_core::breaker::BreakerPolicy;
 use vertice_core::cell::BreakerCell;
 use vertice_core::command::{Command, Policies};
@@ -20,6 +20,7 @@ use vertice_core::name::ServiceName;
 use vertice_core::outcome::{Ending, Verdict};
 use vertice_core::policy::{Algorithm, Balance, Policy};
 use vertice_core::registry::Registry;
+use vertice_core::seed;
 use vertice_core::table::{Bare, Snapshot};
 use vertice_core::time::Moment;
 use vertice_gateway::accept::head::{HeadLimits, check};
@@ -33,12 +34,14 @@ const NOW: Moment = Moment::from_millis(1_000_000);
 
 fn look_up_and_pick(c: &mut Criterion) {
     let mut group = c.benchmark_group("lookup+pick");
-    for algorithm in [Algorithm::P2c, Algorithm::RoundRobin] {
+    for algorithm in Algorithm::ALL {
         for instances in [1, 3, 20] {
             let (table, names) = bare_table(algorithm, instances);
             let one = |name: &str, at: usize| {
                 let table = table.load();
-                let pick = table.get(name).and_then(|service| pick(service, &Tried::default(), NOW, at as u64).ok());
+                let preference = Preference { key: Some(seed::mix(at as u64)), token: 0 };
+                let pick =
+                    table.get(name).and_then(|service| pick(service, &Tried::default(), &preference, NOW, at as u64).ok());
                 black_box(pick.map(|pick| pick.address));
             };
             // Each time another service, and so mostly out of the caches; always the same one.
@@ -62,7 +65,7 @@ fn attempt(c: &mut Criterion) {
     let names = world::shuffled_names(SERVICES);
     let one = |at: usize| {
         let service = table.load().get(&names[at % names.len()]).cloned();
-        let attempt = service.and_then(|service| Attempt::start(&service, &mut Tried::default()).ok());
+        let attempt = service.and_then(|service| Attempt::start(&service, &mut Tried::default(), &Preference::default()).ok());
         if let Some(mut attempt) = attempt {
             attempt.answered();
             attempt.end(Ending::Answered { status: 200 });
@@ -163,7 +166,7 @@ fn on_threads(threads: usize, count: u64, one: impl Fn(usize) + Sync) -> Duratio
 
 fn bare_registry(algorithm: Algorithm, instances: usize) -> Registry {
     let mut registry = world::registry();
-    let default = Arc::new(Policy { balance: Balance { algorithm }, ..Policy::default() });
+    let default = Arc::new(Policy { balance: Balance { algorithm, ..Balance::default() }, ..Policy::default() });
     let policies = Command::SetPolicies(Policies { default, ..Policies::default() });
     let registrations = (0..SERVICES * instances).map(|at| world::register(at / instances, at % instances));
     for command in std::iter::once(policies).chain(registrations) {

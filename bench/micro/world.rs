@@ -14,7 +14,7 @@ use vertice_gateway::registrar::outbox::Outbox;
 use vertice_gateway::registrar::{Handle, Registrar};
 use vertice_gateway::resolve::{Resolver, Settings};
 use vertice_gateway::telemetry::metrics::Metrics;
-use vertice_gateway::upstream::{Hung, Table};
+use vertice_gateway::upstream::{Hung, NamingKey, Table};
 
 /// As `limits.registry_queue`.
 const QUEUE: usize = 65_536;
@@ -32,7 +32,7 @@ pub(crate) fn registrar(
     metrics: &Arc<Metrics>,
 ) -> (Registrar, Arc<Table>, Handle) {
     let table = Arc::new(Table::from_pointee(Snapshot::empty(42)));
-    let hung = Hung { metrics: metrics.clone() };
+    let hung = Hung { metrics: metrics.clone(), naming: NamingKey::new(None) };
     let (refresh, timeout) = (Duration::from_secs(5), Duration::from_secs(2));
     let resolver = Resolver::new(Settings { servers: Vec::new(), refresh, timeout, concurrency: 1 }, metrics.clone());
     let board = Arc::new(NoticeBoard::new(table.clone(), QUEUE, QUEUE, metrics.clone()));

@@ -8,8 +8,10 @@ use crate::breaker::{Admission, Breaker, BreakerPolicy, Phase};
 use crate::lease::Lease;
 use crate::load::Ewma;
 use crate::outcome::Verdict;
+use crate::outlier::TallyCell;
 use crate::record::ReplicaId;
 use crate::retry::BudgetCell;
+use crate::standing::StandingCell;
 use crate::time::Moment;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -21,6 +23,10 @@ pub struct Cells {
     pub breaker: BreakerCell,
     /// How busy and fast it is.
     pub load: LoadCell,
+    /// What else is held against it, and since when it takes traffic.
+    pub standing: StandingCell,
+    /// What it did since it was last compared with the others.
+    pub tally: TallyCell,
     /// Which of its addresses to start with.
     pub address: AddressCell,
     /// When its lease ends and when it was last renewed, mirrored here by the registry so that look-ups need no round trip.
@@ -32,6 +38,14 @@ pub struct Cells {
 pub struct ServiceCells {
     /// How many retries it can bear.
     pub retry_budget: BudgetCell,
+}
+
+impl Cells {
+    /// The instance registered, for the first time or anew: worth trying at once, and nothing is held against it.
+    pub fn registered(&self, now: Moment) {
+        self.breaker.try_now();
+        self.standing.starts_over(now);
+    }
 }
 
 /// A breaker behind an atomic.

@@ -1,7 +1,10 @@
 //! What the operator decided about a service.
 
 use crate::breaker::BreakerPolicy;
+use crate::outlier::OutlierPolicy;
+use crate::probing::ProbePolicy;
 use crate::retry::Budget;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How an instance is chosen.
@@ -13,6 +16,62 @@ pub enum Algorithm {
     P2c,
     /// In turn, by weight.
     RoundRobin,
+    /// Any, by weight.
+    Random,
+    /// The same key to the same instance, by weight (Ketama); requests without a key as by [`Algorithm::P2c`].
+    ConsistentHash,
+}
+
+impl Algorithm {
+    /// Every algorithm.
+    pub const ALL: [Self; 4] = [Self::P2c, Self::RoundRobin, Self::Random, Self::ConsistentHash];
+}
+
+/// What of a request is hashed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum HashKey {
+    /// The client's address.
+    #[default]
+    Address,
+    /// The value of this header field.
+    Header(Arc<str>),
+    /// The value of this cookie.
+    Cookie(Arc<str>),
+}
+
+/// To which requests a browser adds a cookie (RFC 6265bis).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SameSite {
+    /// Those that begin on the same site, and links to it.
+    #[default]
+    Lax,
+    /// Those that begin on the same site.
+    Strict,
+    /// All; the cookie must be secure.
+    None,
+}
+
+/// Whether a cookie keeps a client with its instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sticky {
+    /// Whether it does.
+    pub enabled: bool,
+    /// The cookie's name; `vx_` and the service's name when absent.
+    pub cookie: Option<Arc<str>>,
+    /// How long the client keeps it; until it is closed when absent.
+    pub ttl: Option<Duration>,
+    /// The paths below which the client sends it.
+    pub path: Arc<str>,
+    /// Whether the client sends it over TLS only.
+    pub secure: bool,
+    /// With which requests the client sends it.
+    pub same_site: SameSite,
+}
+
+impl Default for Sticky {
+    fn default() -> Self {
+        Self { enabled: false, cookie: None, ttl: None, path: "/".into(), secure: false, same_site: SameSite::Lax }
+    }
 }
 
 /// How long we wait for an instance.
@@ -67,10 +126,33 @@ impl Default for RetryPolicy {
 }
 
 /// How requests are spread over a service's instances.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Balance {
     /// How an instance is chosen.
     pub algorithm: Algorithm,
+    /// What is hashed, if the algorithm hashes.
+    pub hash_key: HashKey,
+    /// Whether a client stays with its instance.
+    pub sticky: Sticky,
+    /// The zone whose instances come first: this process's own, if they shall.
+    pub zone: Option<Arc<str>>,
+    /// How long a new or recovered instance takes to get its whole share; zero gives it at once.
+    pub slow_start: Duration,
+    /// While less than this part of the usable instances is left, ejections and probes are ignored; per cent, 0 never.
+    pub panic_percent: u32,
+}
+
+impl Default for Balance {
+    fn default() -> Self {
+        Self {
+            algorithm: Algorithm::default(),
+            hash_key: HashKey::default(),
+            sticky: Sticky::default(),
+            zone: None,
+            slow_start: Duration::ZERO,
+            panic_percent: 50,
+        }
+    }
 }
 
 /// How connections to instances are kept.
@@ -102,6 +184,10 @@ pub struct Policy {
     pub retry: RetryPolicy,
     /// When an instance is shed.
     pub breaker: BreakerPolicy,
+    /// When an instance that does worse than the others is shed.
+    pub outlier: OutlierPolicy,
+    /// Whether instances are asked for their health.
+    pub probes: ProbePolicy,
     /// Whether `Host` is passed on as the client sent it.
     pub preserve_host: bool,
     /// How large a request's body may be, in bytes; `None` is no limit.

@@ -12,6 +12,7 @@ mod resolution;
 mod sharing;
 mod stall;
 
+use crate::balance::lineup::Lineup;
 use crate::cell::Cells;
 use crate::command::{Command, Deregistration, Effect, Limits, Policies, Refused, Registration, Renewal, Reply};
 use crate::endpoint::{Endpoint, Guard, Host};
@@ -21,7 +22,7 @@ use crate::name::{InstanceId, ServiceName};
 use crate::names::Names;
 use crate::record::{ReplicaId, Stored, Why};
 use crate::status::Status;
-use crate::table::{Attach, Facts, Origin, Service, Upstream, Wheel};
+use crate::table::{Attach, Facts, Origin, Service, Upstream};
 use crate::time::{Moment, Now};
 use crate::version::Versions;
 use drain::Drain;
@@ -29,7 +30,6 @@ use resolution::judged;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 pub use hold::{LeaseFigures, Protection};
@@ -255,6 +255,7 @@ impl Registry {
                     cells: entry.cells.clone(),
                     is_draining: entry.drain.is_some(),
                     is_leaving: entry.is_leaving(),
+                    token: if policy.balance.sticky.enabled { attach.token(&entry.facts) } else { 0 },
                     x: attach.instance(&entry.facts, &entry.addresses, policy),
                 }),
             })
@@ -262,14 +263,13 @@ impl Registry {
         if instances.is_empty() {
             return None;
         }
-        let usable: Box<[_]> = instances.iter().filter(|upstream| upstream.takes_traffic()).cloned().collect();
-        let turn = old.map_or_else(Arc::<AtomicU64>::default, |service| service.wheel.turn.clone());
+        let (usable, lineup) = Lineup::arrange(&instances, &policy.balance, old.map(|service| &service.lineup));
         Some(Service {
             name: name.clone(),
             policy: policy.clone(),
-            wheel: Wheel::new(usable.iter().map(|upstream| upstream.facts.weight), turn),
             instances,
             usable,
+            lineup,
             cells: old.map_or_else(Arc::default, |service| service.cells.clone()),
             is_fallback: fallback.is_some(),
             changed_at,
@@ -297,7 +297,7 @@ impl Registry {
             self.resolved(host, resolved.as_deref().unwrap_or_default(), now);
         }
         let cells = self.inherited_cells(&service, &replaced, endpoint);
-        cells.breaker.try_now();
+        cells.registered(now.mono);
         let version_no = self.versions.next(now);
         for old in &replaced {
             let gone = self.take_out(&service, old).filter(|gone| *old != id && !gone.is_leaving());

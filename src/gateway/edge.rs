@@ -13,6 +13,7 @@ use crate::accept::Drain;
 use crate::clock;
 use crate::control::{Control, Role};
 use crate::proxy::admit::{Asked, Plan, Way};
+use crate::proxy::affinity;
 use crate::proxy::attempt::Attempt;
 use crate::proxy::client::{Client, Forwarding};
 use crate::proxy::ctx::{Ctx, Forward};
@@ -27,6 +28,7 @@ use crate::upstream::{self, Table};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::HeaderValue;
 pub use observer::Observer;
 use patient::PatientConnector;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -94,6 +96,7 @@ impl Edge {
         let table = self.shared.table.load();
         let Plan { service, route, rest_at } = rules.routing.plan(way, target, &table)?;
         let timeouts = route.as_ref().and_then(|route| route.timeouts).unwrap_or(service.policy.timeouts);
+        let preference = affinity::preference(&service, &session.req_header().headers, ctx.client.as_ref());
         let mut forward = Forward {
             service,
             route,
@@ -102,6 +105,7 @@ impl Edge {
             end: timeouts.request.map_or(Moment::from_nanos(u64::MAX), |whole| ctx.started.mono.plus(whole)),
             is_upgrade: session.is_upgrade_req(),
             is_tunnel: false,
+            preference,
             tried: vertice_core::balance::Tried::default(),
             next: None,
             attempt: None,
@@ -126,7 +130,7 @@ impl Edge {
             return Err(body_too_large(limit));
         }
         let name = forward.service.name.as_str();
-        let first = Attempt::start(&forward.service, &mut forward.tried);
+        let first = Attempt::start(&forward.service, &mut forward.tried, &forward.preference);
         let first = first.map_err(|refusal| Failure::no_pick(refusal, name, clock::mono()));
         let refused = first.as_ref().err().cloned();
         forward.next = first.ok();
@@ -397,6 +401,9 @@ impl ProxyHttp for Edge {
         for name in headers::hop_by_hop(&upstream_response.headers) {
             upstream_response.remove_header(&name);
         }
+        if let Some(field) = cookie(ctx, upstream_response.status) {
+            upstream_response.append_header(http::header::SET_COOKIE, field)?;
+        }
         if let Some(field) = explain::field(ctx).filter(|_| !upstream_response.status.is_informational()) {
             upstream_response.insert_header("X-Vertice-Explain", field)?;
         }
@@ -464,6 +471,13 @@ impl std::fmt::Debug for Edge {
 
 fn watch(ctx: &Ctx) -> Option<&Watch> {
     ctx.forward.as_ref()?.attempt.as_ref()?.watch.as_deref()
+}
+
+/// What keeps the client with the instance that answers.
+fn cookie(ctx: &Ctx, status: http::StatusCode) -> Option<HeaderValue> {
+    let forward =
+        ctx.forward.as_ref().filter(|_| !status.is_informational() || status == http::StatusCode::SWITCHING_PROTOCOLS)?;
+    affinity::set_cookie(&forward.service, forward.attempt.as_ref()?.upstream(), &forward.preference)
 }
 
 fn content_length(session: &Session) -> Option<u64> {

@@ -3,7 +3,7 @@
 use crate::accept::{AcceptApp, AcceptService, AcceptSettings, BindError, Drain, DrainSignal, DrainTimes, HeadLimits, service};
 use crate::aliases::Aliases;
 use crate::clock;
-use crate::config::{AccessLog as AccessSetting, Config, StoreKind, Token};
+use crate::config::{AccessLog as AccessSetting, Config, Secret, StoreKind, Token};
 use crate::control::{Access, Control, HealthCache, Renderings, Role, Settings, TokenCheck};
 use crate::descriptors;
 use crate::edge::{Edge, Observer, Shared};
@@ -21,7 +21,7 @@ use crate::registrar::{Handle, Registrar};
 use crate::resolve::{self, Resolver};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::Metrics;
-use crate::upstream::{Hung, Table};
+use crate::upstream::{Hung, NamingKey, Table};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -108,7 +108,8 @@ impl Gateway {
         let table = Arc::new(Table::from_pointee(Snapshot::empty(random()).with(first, Vec::new())));
         let (history, watchers_max) = (config.limits.watch_history, config.limits.watchers);
         let board = Arc::new(NoticeBoard::new(table.clone(), history, watchers_max, metrics.clone()));
-        let hung = Hung { metrics: metrics.clone() };
+        let naming = NamingKey::new(config.server.secret.as_ref().map(Secret::expose));
+        let hung = Hung { metrics: metrics.clone(), naming };
         let registry = persistence.share(Registry::new(limits(&config), config.lease.ttl).starting_at(first));
         let queue = config.limits.registry_queue;
         let (mut registrar, handle) =

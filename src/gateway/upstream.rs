@@ -5,6 +5,8 @@ use crate::telemetry::service::ServiceMetrics;
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use pingora::upstreams::peer::HttpPeer;
+use sha2::{Digest, Sha256};
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +27,8 @@ pub type Upstream = vertice_core::table::Upstream<Hung>;
 pub struct Hung {
     /// Where the handles come from.
     pub metrics: Arc<Metrics>,
+    /// Names instances for their clients.
+    pub naming: NamingKey,
 }
 
 /// Ready-made for every attempt at an instance.
@@ -44,11 +48,51 @@ impl Attach for Hung {
         old.cloned().unwrap_or_else(|| Arc::new(ServiceMetrics::new(&self.metrics, name.as_str())))
     }
 
+    fn token(&self, facts: &Facts) -> u64 {
+        self.naming.name(facts)
+    }
+
     fn instance(&self, facts: &Facts, addresses: &[SocketAddr], policy: &Policy) -> Templates {
         Templates {
             peers: addresses.iter().map(|address| Self::peer(facts, *address, policy)).collect(),
             host: HeaderValue::from_str(&facts.endpoint.authority()).ok(),
         }
+    }
+}
+
+/// What instances' names in clients' cookies are made with.
+#[derive(Clone, Copy)]
+pub struct NamingKey([u8; 32]);
+
+impl NamingKey {
+    /// A key that all who know `secret` have; without one, a key that nobody else has.
+    #[must_use]
+    pub fn new(secret: Option<&str>) -> Self {
+        let Some(secret) = secret else { return Self(unguessable()) };
+        Self(Sha256::new().chain_update("vertice naming key").chain_update(secret).finalize().into())
+    }
+
+    /// What an instance is called: tells nothing of its id, and is the same wherever it is registered under that.
+    fn name(&self, facts: &Facts) -> u64 {
+        let parts = [facts.service.as_str(), "/", facts.id.as_str()];
+        let hash = parts.iter().fold(Sha256::new().chain_update(self.0), |hash, part| hash.chain_update(part));
+        let [a, b, c, d, e, f, g, h, ..] = <[u8; 32]>::from(hash.finalize());
+        u64::from_be_bytes([a, b, c, d, e, f, g, h]).max(1)
+    }
+}
+
+/// Bytes from the standard library's own random keys, which come from the operating system.
+fn unguessable() -> [u8; 32] {
+    let mut bytes = [0; 32];
+    for (part, word) in bytes.chunks_mut(8).zip(0u64..) {
+        part.copy_from_slice(&RandomState::new().hash_one(word).to_be_bytes());
+    }
+    bytes
+}
+
+impl std::fmt::Debug for NamingKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NamingKey(…)")
     }
 }
 

@@ -237,7 +237,11 @@ impl Registry {
         let is_change = before.is_some_and(|entry| may_be_change(facts.version_no, entry.facts.version_no));
         let cells = match before.filter(|entry| is_same_registration && entry.facts.endpoint == facts.endpoint) {
             Some(entry) => entry.cells.clone(),
-            None => self.inherited_cells(&service, &rivals, &facts.endpoint),
+            None => {
+                let cells = self.inherited_cells(&service, &rivals, &facts.endpoint);
+                cells.registered(now.mono);
+                cells
+            }
         };
         let offered = Lease::elsewhere(facts.ttl, left, holder, now.mono);
         // What another replica heard says nothing against a renewal that came here.

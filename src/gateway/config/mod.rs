@@ -18,6 +18,7 @@
 //!
 //! **Invariant:** this room reads files and text. It opens no socket, reads no clock and starts nothing.
 
+mod balance;
 mod environment;
 mod mistake;
 mod policy;

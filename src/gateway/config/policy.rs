@@ -1,13 +1,14 @@
-//! The sections that together make the policy of a service: `balance`, `timeouts`, `retry` and `breaker`.
+//! The sections that together make the policy of a service: `balance`, `timeouts`, `retry`, `breaker`, `outlier` and `health`.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use vertice_core::balance::Tried;
 use vertice_core::breaker::BreakerPolicy;
-use vertice_core::policy::{Algorithm, Balance, Connections, Policy, RetryPolicy, Timeouts};
+use vertice_core::policy::{Connections, Policy, RetryPolicy, Timeouts};
 use vertice_core::retry::Budget;
 
+use super::balance::{read_balance, read_outlier, read_probes};
 use super::reader::Reader;
 
 const MS: Duration = Duration::from_millis(1);
@@ -23,6 +24,8 @@ pub(super) fn read_policy(r: &mut Reader<'_>, base: &Policy) -> Policy {
         connections: r.within("timeouts", |r| read_connections(r, base.connections)),
         retry: r.within("retry", |r| read_retry(r, base.retry)),
         breaker: r.within("breaker", |r| read_breaker(r, base.breaker)),
+        outlier: r.within("outlier", |r| read_outlier(r, base.outlier)),
+        probes: r.within("health", |r| read_probes(r, base.probes)),
         preserve_host: base.preserve_host,
         body_bytes: base.body_bytes,
     }
@@ -51,11 +54,6 @@ pub(super) fn read_timeouts(r: &mut Reader<'_>, base: Timeouts) -> Timeouts {
 /// Beside the timeouts, for people; a route has none of it, because its service's connections are everybody's.
 fn read_connections(r: &mut Reader<'_>, base: Connections) -> Connections {
     Connections { keepalive: r.duration("upstream_keepalive", base.keepalive, Duration::ZERO..=HOUR), ..base }
-}
-
-fn read_balance(r: &mut Reader<'_>, base: &Balance) -> Balance {
-    let algorithms = [("p2c", Algorithm::P2c), ("round_robin", Algorithm::RoundRobin)];
-    Balance { algorithm: r.choice("algorithm", base.algorithm, &algorithms) }
 }
 
 fn read_retry(r: &mut Reader<'_>, base: RetryPolicy) -> RetryPolicy {

@@ -94,6 +94,12 @@ impl<'a> Reader<'a> {
         self.warnings.push(message);
     }
 
+    /// What `key` of another section says, which reads it and reports what is wrong with it.
+    pub(super) fn peek<T>(&self, section: &str, key: &str, parse: impl Fn(&Value) -> Option<T>) -> Option<T> {
+        let key = vec![section.to_owned(), key.to_owned()];
+        self.document.candidates(&key).iter().find_map(|entry| parse(&entry.value))
+    }
+
     /// Whether nobody wrote `key`.
     pub(super) fn is_absent(&self, key: &str) -> bool {
         self.document.candidates(&self.key(key)).is_empty()

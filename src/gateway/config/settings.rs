@@ -19,7 +19,7 @@ use super::raw::Value;
 use super::reader::Reader;
 use super::routes;
 use super::routing::{self, RoutingSettings, ServiceSettings};
-use super::secret::Token;
+use super::secret::{Secret, Token};
 use super::source;
 use super::store::StoreSettings;
 use super::value;
@@ -139,6 +139,8 @@ pub struct ServerSettings {
     pub replica_id: Option<String>,
     /// The zone this process is in.
     pub zone: Option<String>,
+    /// What all replicas know and nobody else: keys the names that clients' cookies have for instances.
+    pub secret: Option<Secret>,
     /// Peers that may name another client in `X-Forwarded-For` or `Forwarded`.
     pub trusted_proxies: Vec<IpNet>,
     /// Where the bound addresses are written, as JSON, once all listeners accept.
@@ -150,10 +152,15 @@ impl ServerSettings {
         Self {
             replica_id: r.label("replica_id"),
             zone: r.label("zone"),
+            secret: r.secret("secret", long_enough),
             trusted_proxies: r.networks("trusted_proxies", &[]),
             port_file: r.text("port_file").map(PathBuf::from),
         }
     }
+}
+
+fn long_enough(secret: &str) -> Result<(), String> {
+    if secret.len() >= 16 { Ok(()) } else { Err("the secret is too short; give at least 16 characters".to_owned()) }
 }
 
 /// Section `gateway`: the listener of the data plane.

@@ -84,7 +84,7 @@ impl Edge {
             self.shared.metrics.limit_hit("retry_budget");
             return false;
         }
-        forward.next = Attempt::start(&forward.service, &mut forward.tried).ok();
+        forward.next = Attempt::start(&forward.service, &mut forward.tried, &forward.preference).ok();
         forward.next.is_some()
     }
 }

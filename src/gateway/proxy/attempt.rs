@@ -7,7 +7,7 @@ use crate::upstream::{Service, Upstream};
 use parking_lot::Mutex;
 use std::net::TcpStream;
 use std::sync::Arc;
-use vertice_core::balance::{self, NoPick, Tried};
+use vertice_core::balance::{self, NoPick, Preference, Tried};
 use vertice_core::breaker::Phase;
 use vertice_core::cell::InFlight;
 use vertice_core::outcome::{Ending, Verdict};
@@ -42,9 +42,9 @@ impl Attempt {
     ///
     /// # Errors
     /// [`NoPick`].
-    pub fn start(service: &Arc<Service>, tried: &mut Tried) -> Result<Self, NoPick> {
+    pub fn start(service: &Arc<Service>, tried: &mut Tried, preference: &Preference) -> Result<Self, NoPick> {
         let now = clock::mono();
-        let pick = balance::pick(service, tried, now, random())?;
+        let pick = balance::pick(service, tried, preference, now, random())?;
         tried.note(&pick.upstream.cells, pick.address);
         Ok(Self {
             service: service.clone(),
@@ -124,6 +124,9 @@ impl Attempt {
             Verdict::Failure => cells.load.observe(latency.max(FAILURE_MICROS), now),
             Verdict::Neutral => {}
         }
+        if self.service.policy.outlier.compares(self.service.usable.len()) {
+            cells.tally.note(ending, latency);
+        }
         if ending == Ending::ConnectFailed {
             cells.address.failed(self.address, self.upstream.addresses.len());
         }
@@ -134,6 +137,9 @@ impl Attempt {
         }
         let changed = cells.breaker.record(verdict, &self.service.policy.breaker, now, random());
         if let Some(transition) = changed {
+            if transition.to == Phase::Closed {
+                cells.standing.starts(now);
+            }
             self.service.x.breaker_changed(transition);
             let (service, instance, to) = (&self.service.name, &self.upstream.facts.id, transition.to.as_str());
             tracing::warn!(%service, %instance, to, "circuit breaker changed");

@@ -8,7 +8,7 @@ use crate::telemetry::metrics::RequestInFlight;
 use crate::upstream::Service;
 use http::HeaderValue;
 use std::sync::Arc;
-use vertice_core::balance::Tried;
+use vertice_core::balance::{Preference, Tried};
 use vertice_core::policy::Timeouts;
 use vertice_core::reason::Reason;
 use vertice_core::route::StaticRoute;
@@ -56,6 +56,8 @@ pub struct Forward {
     pub is_upgrade: bool,
     /// Whether the instance agreed to the upgrade.
     pub is_tunnel: bool,
+    /// Who shall take it.
+    pub preference: Preference,
     /// Whom it was sent to so far.
     pub tried: Tried,
     /// The attempt that comes next.

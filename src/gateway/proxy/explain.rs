@@ -173,6 +173,8 @@ const fn word(algorithm: Algorithm) -> &'static str {
     match algorithm {
         Algorithm::P2c => "p2c",
         Algorithm::RoundRobin => "round_robin",
+        Algorithm::Random => "random",
+        Algorithm::ConsistentHash => "consistent_hash",
     }
 }
 

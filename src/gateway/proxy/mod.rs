@@ -4,6 +4,7 @@
 //! registrar, store, configuration or control plane, and no Pingora session: a lane asks it and moves the bytes.
 
 pub mod admit;
+pub mod affinity;
 pub mod attempt;
 pub mod client;
 pub mod ctx;

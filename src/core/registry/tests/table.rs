@@ -36,9 +36,9 @@ fn unchanged_instances_are_carried_over_and_changed_ones_made_anew() {
 fn the_wheel_goes_on_where_it_was() {
     let mut rig = Rig::new();
     rig.register(with_id("a", "http://10.0.0.1")).unwrap();
-    let turn = rig.service("svc").unwrap().wheel.turn.clone();
+    let turn = rig.service("svc").unwrap().lineup.turn().clone();
     rig.register(with_id("b", "http://10.0.0.2")).unwrap();
-    assert!(Arc::ptr_eq(&turn, &rig.service("svc").unwrap().wheel.turn));
+    assert!(Arc::ptr_eq(&turn, rig.service("svc").unwrap().lineup.turn()));
 }
 
 #[test]

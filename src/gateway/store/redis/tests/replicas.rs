@@ -8,7 +8,7 @@ use crate::resolve::{self, Resolver};
 use crate::store::redis::{Loaded, RedisState, Settings, Threads, load, start};
 use crate::store::suite::there;
 use crate::telemetry::metrics::Metrics;
-use crate::upstream::{Hung, Table};
+use crate::upstream::{Hung, NamingKey, Table};
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,7 +56,7 @@ impl Replica {
     fn with(settings: Settings, loaded: Option<Loaded>, metrics: Arc<Metrics>) -> Self {
         let table = Arc::new(Table::from_pointee(Snapshot::empty(42)));
         let (outbox, state) = (Arc::<Outbox>::default(), Arc::<RedisState>::default());
-        let hung = Hung { metrics: metrics.clone() };
+        let hung = Hung { metrics: metrics.clone(), naming: NamingKey::new(None) };
         let board = Arc::new(NoticeBoard::new(table.clone(), 100, 100, metrics.clone()));
         let (refresh, timeout) = (Duration::from_secs(5), Duration::from_secs(2));
         let resolver =
