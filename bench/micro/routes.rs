@@ -164,5 +164,6 @@ fn route(at: usize, prefix: &str) -> StaticRoute {
         timeouts: None,
         preserve_host: None,
         body_bytes: None,
+        priority: None,
     }
 }

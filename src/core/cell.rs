@@ -5,6 +5,7 @@
 //! writes nothing when nothing changes.
 
 use crate::breaker::{Admission, Breaker, BreakerPolicy, Phase};
+use crate::concurrency::ConcurrencyCell;
 use crate::lease::Lease;
 use crate::load::Ewma;
 use crate::outcome::Verdict;
@@ -38,6 +39,8 @@ pub struct Cells {
 pub struct ServiceCells {
     /// How many retries it can bear.
     pub retry_budget: BudgetCell,
+    /// How many requests it may be working on.
+    pub concurrency: ConcurrencyCell,
 }
 
 impl Cells {

@@ -1,7 +1,9 @@
 //! What the operator decided about a service.
 
 use crate::breaker::BreakerPolicy;
+use crate::concurrency::Concurrency;
 use crate::outlier::OutlierPolicy;
+use crate::priority::Priority;
 use crate::probing::ProbePolicy;
 use crate::retry::Budget;
 use std::sync::Arc;
@@ -188,6 +190,10 @@ pub struct Policy {
     pub outlier: OutlierPolicy,
     /// Whether instances are asked for their health.
     pub probes: ProbePolicy,
+    /// How many requests at once.
+    pub concurrency: Concurrency,
+    /// How important its requests are, unless their route says otherwise.
+    pub priority: Priority,
     /// Whether `Host` is passed on as the client sent it.
     pub preserve_host: bool,
     /// How large a request's body may be, in bytes; `None` is no limit.

@@ -27,6 +27,7 @@ pub use target::{V2, path_of, split_v2, write_target};
 
 use crate::name::ServiceName;
 use crate::policy::Timeouts;
+use crate::priority::Priority;
 use foldhash::quality::FixedState;
 use host::Hosts;
 use std::collections::HashMap;
@@ -68,6 +69,8 @@ pub struct StaticRoute {
     pub preserve_host: Option<bool>,
     /// How large a request's body may be, instead of the service's limit; the inner `None` is no limit.
     pub body_bytes: Option<Option<u64>>,
+    /// How important its requests are, instead of what the service says.
+    pub priority: Option<Priority>,
 }
 
 /// Which requests a route takes: those that match all of it.

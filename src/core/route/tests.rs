@@ -77,6 +77,7 @@ fn numbered(patterns: Vec<Pattern>) -> Vec<StaticRoute> {
         timeouts: None,
         preserve_host: None,
         body_bytes: None,
+        priority: None,
     };
     patterns.into_iter().enumerate().map(route).collect()
 }

@@ -22,6 +22,7 @@ mod balance;
 mod environment;
 mod mistake;
 mod policy;
+mod rates;
 mod raw;
 mod reader;
 mod routes;

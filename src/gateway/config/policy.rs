@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use vertice_core::balance::Tried;
 use vertice_core::breaker::BreakerPolicy;
+use vertice_core::concurrency::Concurrency;
 use vertice_core::policy::{Connections, Policy, RetryPolicy, Timeouts};
+use vertice_core::priority::Priority;
 use vertice_core::retry::Budget;
 
 use super::balance::{read_balance, read_outlier, read_probes};
@@ -26,6 +28,8 @@ pub(super) fn read_policy(r: &mut Reader<'_>, base: &Policy) -> Policy {
         breaker: r.within("breaker", |r| read_breaker(r, base.breaker)),
         outlier: r.within("outlier", |r| read_outlier(r, base.outlier)),
         probes: r.within("health", |r| read_probes(r, base.probes)),
+        concurrency: r.within("concurrency", |r| read_concurrency(r, base.concurrency)),
+        priority: base.priority,
         preserve_host: base.preserve_host,
         body_bytes: base.body_bytes,
     }
@@ -36,8 +40,14 @@ pub(super) fn read_policy_of_service(r: &mut Reader<'_>, base: &Policy) -> Polic
     Policy {
         preserve_host: r.boolean("preserve_host", base.preserve_host),
         body_bytes: r.optional_bytes("body_bytes").unwrap_or(base.body_bytes),
+        priority: read_priority(r).unwrap_or(base.priority),
         ..read_policy(r, base)
     }
+}
+
+/// How important requests are, if that is said.
+pub(super) fn read_priority(r: &mut Reader<'_>) -> Option<Priority> {
+    r.choice("priority", None, &Priority::ALL.map(|(word, priority)| (word, Some(priority))))
 }
 
 /// The keys of a section `timeouts`, over `base`.
@@ -87,4 +97,17 @@ fn read_breaker(r: &mut Reader<'_>, base: BreakerPolicy) -> BreakerPolicy {
         r.refuse_pair("open", "open_max", "open is longer than open_max".to_owned());
     }
     breaker
+}
+
+fn read_concurrency(r: &mut Reader<'_>, base: Concurrency) -> Concurrency {
+    let max = r.optional_integer("max", base.max, 1..=Concurrency::MAX);
+    let concurrency = Concurrency {
+        max,
+        is_adaptive: r.boolean("adaptive", base.is_adaptive),
+        min: r.integer("min", base.min.min(max.unwrap_or(base.min)), 1..=Concurrency::MAX),
+    };
+    if concurrency.is_adaptive && concurrency.max.is_some_and(|max| max < concurrency.min) {
+        r.refuse_pair("min", "max", "min is more than max".to_owned());
+    }
+    concurrency
 }

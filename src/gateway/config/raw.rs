@@ -212,8 +212,8 @@ impl Document {
 pub(super) fn shown(key: &[String]) -> String {
     let mut text = String::new();
     for (depth, segment) in key.iter().enumerate() {
-        let in_routes = depth == 1 && key[0] == "routes";
-        if in_routes && (segment == "*" || segment.parse::<u64>().is_ok()) {
+        let in_list = depth == 1 && ["routes", "rate_limits"].contains(&&*key[0]);
+        if in_list && (segment == "*" || segment.parse::<u64>().is_ok()) {
             text.push_str(&format!("[{}]", segment.replace('*', "n")));
             continue;
         }

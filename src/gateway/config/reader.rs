@@ -188,6 +188,21 @@ impl<'a> Reader<'a> {
         self.value(key, parse).unwrap_or(default)
     }
 
+    /// A whole number within `range`, or none: 0 or an empty text says so.
+    pub(super) fn optional_integer(&mut self, key: &str, default: Option<u32>, range: RangeInclusive<u32>) -> Option<u32> {
+        let parse = |value: &Value| match value {
+            Value::Text(text) if text.trim().is_empty() => Ok(None),
+            value => match value::integer(value)? {
+                0 => Ok(None),
+                number => match u32::try_from(number) {
+                    Ok(number) => in_range(number, &range, |n| n).map(Some),
+                    Err(_) => Err(out_of_range(number, *range.start(), *range.end())),
+                },
+            },
+        };
+        self.value(key, parse).unwrap_or(default)
+    }
+
     /// A number of bytes within `range`.
     pub(super) fn bytes(&mut self, key: &str, default: u64, range: RangeInclusive<u64>) -> u64 {
         self.value(key, |value| in_range(value::bytes(value)?, &range, |n| format!("{n} bytes"))).unwrap_or(default)

@@ -9,7 +9,7 @@ use vertice_core::name::ServiceName;
 use vertice_core::policy::{Policy, Timeouts};
 use vertice_core::route::{Clash, HeaderPattern, HostPattern, PathPattern, Pattern, SHAPES_MAX, StaticRoute, clashes};
 
-use super::policy::read_timeouts;
+use super::policy::{read_priority, read_timeouts};
 use super::raw::Value;
 use super::reader::Reader;
 use super::routing::ServiceSettings;
@@ -98,6 +98,7 @@ fn read_route(
     let rewrite = read_rewrite(r);
     let preserve_host = r.optional_boolean("preserve_host");
     let body_bytes = r.optional_bytes("body_bytes");
+    let priority = read_priority(r);
     let base = service.as_ref().map_or_else(Timeouts::default, timeouts_of);
     let timeouts = r.within("timeouts", |r| read_timeouts(r, base));
     check_name(r, name.as_ref(), &mut read.names);
@@ -113,10 +114,11 @@ fn read_route(
         timeouts: (timeouts != base).then_some(timeouts),
         preserve_host,
         body_bytes,
+        priority,
     })
 }
 
-fn required<T>(r: &mut Reader<'_>, key: &str, parse: impl Fn(&Value) -> Result<T, String>) -> Option<T> {
+pub(super) fn required<T>(r: &mut Reader<'_>, key: &str, parse: impl Fn(&Value) -> Result<T, String>) -> Option<T> {
     if r.is_absent(key) {
         r.refuse(key, "missing".to_owned());
     }

@@ -8,7 +8,7 @@ use vertice_core::policy::Policy;
 
 use super::policy::read_policy_of_service;
 use super::reader::Reader;
-use super::{routes, value};
+use super::{rates, routes, value};
 
 /// Old names that are shipped with their new ones.
 const SHIPPED_ALIASES: [(&str, &str); 2] =
@@ -56,6 +56,7 @@ pub(super) fn read_services(r: &mut Reader<'_>, base: &Policy) -> BTreeMap<Servi
 pub(super) fn read_samples(r: &mut Reader<'_>, base: &Policy) {
     r.within("services", |r| r.within("*", |r| ServiceSettings::read(r, base)));
     routes::read_sample(r, base);
+    rates::read_sample(r);
     r.within("routing", |r| r.within("aliases", |r| r.text("*")));
 }
 

@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use vertice_core::endpoint::Endpoint;
+use vertice_core::limiter::RateLimit;
 use vertice_core::name::ServiceName;
 use vertice_core::policy::{Connections, Policy};
 use vertice_core::route::StaticRoute;
 
 use super::policy::read_policy;
+use super::rates;
 use super::raw::Value;
 use super::reader::Reader;
 use super::routes;
@@ -52,6 +54,8 @@ pub struct Config {
     pub routing: RoutingSettings,
     /// The static routes, in the order of the file; no two have the same name, and none can be in another's way.
     pub routes: Vec<StaticRoute>,
+    /// The rate limits, in the order of the file; no two have the same name.
+    pub rate_limits: Vec<RateLimit>,
     /// What was configured for single services.
     pub services: BTreeMap<ServiceName, ServiceSettings>,
     /// Where services are according to `{NAME}_URL`, `{NAME}_SERVICE_URL` and `{NAME}_ENDPOINT`; empty when
@@ -79,6 +83,7 @@ impl Config {
         let connections = Connections { write_stall: limits.write_stall, ..Connections::default() };
         let policy = read_policy(r, &Policy { connections, body_bytes: limits.body_bytes, ..Policy::default() });
         let services = routing::read_services(r, &policy);
+        let routes = routes::read_routes(r, &policy, &services);
         let config = Self {
             file: None,
             server: r.within("server", ServerSettings::read),
@@ -90,7 +95,8 @@ impl Config {
             health: r.within("health", HealthSettings::read),
             store: r.within("store", StoreSettings::read),
             routing: r.within("routing", RoutingSettings::read),
-            routes: routes::read_routes(r, &policy, &services),
+            rate_limits: rates::read_rate_limits(r, &routes),
+            routes,
             policy,
             services,
             env_services: BTreeMap::new(),
@@ -257,6 +263,8 @@ pub struct LimitSettings {
     pub requests_per_connection: Option<u32>,
     /// How old a client's connection may become, if bounded.
     pub connection_age: Option<Duration>,
+    /// Requests to services at once, if bounded.
+    pub requests: Option<u32>,
     /// Commands waiting for the registrar.
     pub registry_queue: usize,
     /// Registered services.
@@ -291,6 +299,7 @@ impl LimitSettings {
             connections_per_client: unless_zero(r.integer("connections_per_client", 0u32, 0..=1_000_000)).map(|n| n as usize),
             requests_per_connection: unless_zero(r.integer("requests_per_connection", 0u32, 0..=1_000_000_000)),
             connection_age: r.optional_duration("connection_age", None, ms(10)..=DAY),
+            requests: r.optional_integer("requests", None, 1..=10_000_000),
             registry_queue: r.integer("registry_queue", 65_536u32, 16..=1_000_000) as usize,
             services: r.integer("services", 20_000u32, 1..=1_000_000) as usize,
             instances: r.integer("instances", 200_000u32, 1..=10_000_000) as usize,

@@ -55,7 +55,7 @@ fn the_shipped_file_has_every_key_and_no_other() {
         let mut key = key.clone();
         match key[0].as_str() {
             "routes" if key[2] == "headers" => (key[1], key[3]) = ("*".to_owned(), "*".to_owned()),
-            "services" | "routes" => key[1] = "*".to_owned(),
+            "services" | "routes" | "rate_limits" => key[1] = "*".to_owned(),
             "routing" if key.len() == 3 => key[2] = "*".to_owned(),
             _ => {}
         }
@@ -82,6 +82,7 @@ fn the_examples_of_the_shipped_file_are_valid() {
     let config = read(&text, &[]);
     assert_eq!(config.routes.len(), 2);
     assert_eq!(config.services.len(), 1);
+    assert_eq!(config.rate_limits.len(), 1);
     assert_eq!(config.registry.token.len(), 1);
     assert!(config.store.redis.is_some());
 }
