@@ -23,6 +23,7 @@ pub(crate) struct Builder {
     config: Option<String>,
     address: IpAddr,
     dir: Option<Arc<TempDir>>,
+    open_files: Option<u32>,
 }
 
 impl Builder {
@@ -45,6 +46,12 @@ impl Builder {
         self
     }
 
+    /// Lets it have so many descriptors and no more.
+    pub(crate) fn open_files(mut self, limit: u32) -> Self {
+        self.open_files = Some(limit);
+        self
+    }
+
     /// Shares the directory, and so the store, of another gateway.
     pub(crate) fn in_dir_of(mut self, other: &Gateway) -> Self {
         self.dir = Some(other.dir.clone());
@@ -63,7 +70,14 @@ impl Builder {
     #[track_caller]
     fn launch(&self, dir: &Path, addresses: [SocketAddr; 2]) -> (Process, [SocketAddr; 2]) {
         let ports_file = tempfile::Builder::new().prefix("ports").tempdir_in(dir).unwrap().keep().join("ports.json");
-        let mut command = Command::new(PROGRAM);
+        let mut command = match self.open_files {
+            Some(limit) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\""), PROGRAM]);
+                shell
+            }
+            None => Command::new(PROGRAM),
+        };
         command.arg("run");
         if let Some(toml) = &self.config {
             let path = dir.join("vertice.toml");
@@ -100,7 +114,7 @@ impl Gateway {
     pub(crate) fn builder() -> Builder {
         let env = vec![("VERTICE_LOG__ACCESS".to_owned(), "off".to_owned())];
         // Of its own, so that nobody has its ports when it starts again.
-        Builder { env, config: None, address: net::loopback().into(), dir: None }
+        Builder { env, config: None, address: net::loopback().into(), dir: None, open_files: None }
     }
 
     /// A gateway with the defaults.

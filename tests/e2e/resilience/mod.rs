@@ -1,9 +1,14 @@
 //! Failures of services and of clients, and what they must not become (SPEC §5).
 
+mod attacks;
 mod breaker;
 mod clients;
+mod connections;
 mod failures;
 mod faults;
+mod limit_answers;
 mod limits;
+mod readers;
 mod retry;
 mod timeouts;
+mod uploads;
