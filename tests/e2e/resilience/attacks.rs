@@ -49,6 +49,8 @@ fn others_are_served_while_hundreds_are_slow() {
         .env("VERTICE_LIMITS__BODY_RATE_WINDOW", "1s")
         .env("VERTICE_LIMITS__WRITE_STALL", "1s")
         .env("VERTICE_BREAKER__FAILURES", "1")
+        // The service's queue holds 128 connections, and the kernel tries again after a second.
+        .env("VERTICE_TIMEOUTS__CONNECT", "20s")
         .start();
     let upstream = Upstream::start(script(|exchange| {
         exchange.read_body()?;
