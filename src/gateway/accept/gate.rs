@@ -23,11 +23,11 @@ use pingora::protocols::{
     UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Instant;
-use vertice_core::pace::{Pace, PaceLimit};
+use vertice_core::pace::PaceLimit;
 
 use super::chunks::{ChunkFraming, MalformedChunk};
 use super::head::{BodyLength, Head};
+use super::pacing::Pacing;
 
 /// One read from the socket.
 const READ_BYTES: usize = 4096;
@@ -39,23 +39,9 @@ const AHEAD_BYTES_MAX: usize = 16 * 1024;
 /// that a lost connection gets.
 #[must_use]
 pub fn is_malformed_body(error: &pingora::Error) -> bool {
-    is_caused_by::<MalformedChunk>(error)
-}
-
-/// Whether a request failed because its body kept coming, but too slowly: 408.
-#[must_use]
-pub fn is_slow_body(error: &pingora::Error) -> bool {
-    is_caused_by::<SlowBody>(error)
-}
-
-fn is_caused_by<E: std::error::Error + 'static>(error: &pingora::Error) -> bool {
     let cause = error.root_cause().downcast_ref::<io::Error>();
-    cause.and_then(io::Error::get_ref).is_some_and(|inner| inner.is::<E>())
+    cause.and_then(io::Error::get_ref).is_some_and(|inner| inner.is::<MalformedChunk>())
 }
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the body comes too slowly")]
-struct SlowBody;
 
 /// A connection with a gate between the client's bytes and the one who reads the current request.
 #[derive(Debug)]
@@ -69,33 +55,6 @@ pub(super) struct Gate {
     /// Of a body that must keep a pace.
     pacing: Option<Pacing>,
     home: Home,
-}
-
-/// How fast a body comes.
-#[derive(Debug)]
-struct Pacing {
-    limit: PaceLimit,
-    pace: Pace,
-    /// Since when a reader of ours has found nothing to read. While nobody reads, the client is not waited for.
-    waiting_since: Option<Instant>,
-}
-
-impl Pacing {
-    fn new(limit: PaceLimit) -> Self {
-        Self { limit, pace: Pace::default(), waiting_since: None }
-    }
-
-    fn nothing_there(&mut self) {
-        self.waiting_since.get_or_insert_with(Instant::now);
-    }
-
-    fn came(&mut self, bytes: usize) -> io::Result<()> {
-        let waited = self.waiting_since.take().map_or(Duration::ZERO, |since| since.elapsed());
-        if self.pace.keeps_up(&self.limit, waited, bytes as u64) {
-            return Ok(());
-        }
-        Err(io::Error::new(io::ErrorKind::TimedOut, SlowBody))
-    }
 }
 
 /// What may pass.
@@ -224,7 +183,7 @@ impl Gate {
         // A caller that reads into a slice has it initialized already; then this costs nothing.
         let mut part = ReadBuf::new(buf.initialize_unfilled_to(room));
         let Poll::Ready(result) = Pin::new(self.stream()?).poll_read(cx, &mut part) else {
-            self.pacing.iter_mut().for_each(Pacing::nothing_there);
+            self.pacing.iter_mut().for_each(Pacing::wait);
             return Poll::Pending;
         };
         result?;

@@ -11,9 +11,11 @@ mod drain;
 mod gate;
 pub mod head;
 mod listener;
+mod pacing;
 
 pub use app::{AcceptApp, AcceptObserver, AcceptSettings};
 pub use drain::{Drain, DrainSignal, DrainTimes};
-pub use gate::{is_malformed_body, is_slow_body};
+pub use gate::is_malformed_body;
 pub use head::{HeadLimits, Refusal};
 pub use listener::{AcceptService, BindError, BoundListener, service};
+pub use pacing::is_slow_body;
