@@ -103,7 +103,7 @@ impl Edge {
             rest_at,
             timeouts,
             end: timeouts.request.map_or(Moment::from_nanos(u64::MAX), |whole| ctx.started.mono.plus(whole)),
-            is_upgrade: session.is_upgrade_req(),
+            is_upgrade: session.is_upgrade_req() && headers::names_websocket(&session.req_header().headers),
             is_tunnel: false,
             preference,
             tried: vertice_core::balance::Tried::default(),

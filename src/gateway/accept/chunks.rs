@@ -2,19 +2,41 @@
 //!
 //! Pure, and deliberately not a decoder: Pingora decodes. This only follows the framing (RFC 9112 §7.1) closely enough to
 //! know which byte is the last one of a request, so that the bytes of the next request are never mistaken for it. It is
-//! stricter than Pingora: a line ends with CRLF, a size is 1 to 15 hexadecimal digits without white space.
+//! stricter than Pingora: a line ends with CRLF, a size is 1 to 15 hexadecimal digits without white space, extensions and
+//! trailers (which go no further) have no control characters, and framing may not outweigh what it frames.
+
+use super::head::{is_token_byte, is_value_byte};
 
 /// Digits of a chunk size: fifteen still fit an `i64`.
 const SIZE_DIGITS_MAX: u8 = 15;
 
+/// Bytes of one line of a size and its extensions.
+const LINE_BYTES_MAX: u16 = 4096;
+
+/// Bytes of trailers.
+const TRAILER_BYTES_MAX: u16 = 16 * 1024;
+
+/// How much more framing than data a body may have. What a chunk may have of its own is [`FREE_BYTES`] and twice its data: so
+/// a small extension of a large chunk costs nothing, and a flood of framing that we read and drop ends here.
+const EXCESS_BYTES_MAX: u64 = 16 * 1024;
+
+/// Framing that each chunk may have, whatever its size.
+const FREE_BYTES: u64 = 16;
+
 /// The framing of a chunked body is broken, so nobody can say where the request ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the chunked body is malformed")]
-pub(super) struct MalformedChunk;
+pub struct MalformedChunk;
 
 /// Follows a chunked body from its first byte to its last.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ChunkFraming(State);
+pub struct ChunkFraming {
+    state: State,
+    /// Bytes of the line that has begun, or of all trailers.
+    line: u16,
+    /// Framing that no data has paid for.
+    excess: u64,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -25,7 +47,8 @@ enum State {
     DataCarriageReturn,
     DataLineFeed,
     TrailerStart,
-    Trailer,
+    TrailerName,
+    TrailerValue,
     TrailerLineFeed,
     LastLineFeed,
     Done,
@@ -33,36 +56,72 @@ enum State {
 
 impl ChunkFraming {
     /// At the first byte of the body.
-    pub(super) const fn new() -> Self {
-        Self(State::Size { digits: 0, size: 0 })
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { state: State::Size { digits: 0, size: 0 }, line: 0, excess: 0 }
     }
 
     /// The last byte of the body was seen.
-    pub(super) fn is_done(&self) -> bool {
-        self.0 == State::Done
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.state == State::Done
     }
 
     /// Follows `bytes` and returns how many of them belong to this body: all, unless the body ends among them.
-    pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<usize, MalformedChunk> {
+    ///
+    /// # Errors
+    /// A byte that may not stand where it stands, or more framing than is allowed.
+    pub fn advance(&mut self, bytes: &[u8]) -> Result<usize, MalformedChunk> {
         let mut at = 0;
         while at < bytes.len() && !self.is_done() {
-            if let State::Data { left } = self.0 {
+            if let State::Data { left } = self.state {
                 let here = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len() - at);
                 at += here;
-                self.0 = match left - here as u64 {
+                self.state = match left - here as u64 {
                     0 => State::DataCarriageReturn,
                     left => State::Data { left },
                 };
             } else {
-                self.0 = self.0.after(bytes[at]).ok_or(MalformedChunk)?;
+                self.state = self.state.after(bytes[at]).ok_or(MalformedChunk)?;
+                self.count()?;
                 at += 1;
             }
         }
         Ok(at)
     }
+
+    /// Holds the framing to its limits, behind each byte of it.
+    fn count(&mut self) -> Result<(), MalformedChunk> {
+        self.line += 1;
+        if self.line > if self.state.is_trailer() { TRAILER_BYTES_MAX } else { LINE_BYTES_MAX } {
+            return Err(MalformedChunk);
+        }
+        match self.state {
+            State::Data { left } => {
+                let own = FREE_BYTES.saturating_add(left.saturating_mul(2));
+                self.excess = (self.excess + u64::from(self.line)).saturating_sub(own);
+                self.line = 0;
+            }
+            State::DataLineFeed | State::Size { digits: 0, .. } => self.line = 0,
+            _ => {}
+        }
+        if self.excess > EXCESS_BYTES_MAX { Err(MalformedChunk) } else { Ok(()) }
+    }
+}
+
+impl Default for ChunkFraming {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl State {
+    /// Behind the last chunk.
+    fn is_trailer(self) -> bool {
+        use State::{Done, LastLineFeed, TrailerLineFeed, TrailerName, TrailerStart, TrailerValue};
+        matches!(self, TrailerStart | TrailerName | TrailerValue | TrailerLineFeed | LastLineFeed | Done)
+    }
+
     /// The state after one byte of framing; none when the byte may not stand here.
     fn after(self, byte: u8) -> Option<Self> {
         Some(match (self, byte) {
@@ -73,14 +132,16 @@ impl State {
             (Self::Size { digits: 1.., size }, b'\r') => Self::SizeLineFeed { size },
             (Self::Size { digits: 1.., size }, b';') => Self::Extension { size },
             (Self::Extension { size }, b'\r') => Self::SizeLineFeed { size },
-            (Self::Extension { size }, _) if byte != b'\n' && byte != 0 => Self::Extension { size },
+            (Self::Extension { size }, _) if is_value_byte(byte) => Self::Extension { size },
             (Self::SizeLineFeed { size: 0 }, b'\n') => Self::TrailerStart,
             (Self::SizeLineFeed { size }, b'\n') => Self::Data { left: size },
             (Self::DataCarriageReturn, b'\r') => Self::DataLineFeed,
             (Self::DataLineFeed, b'\n') => Self::Size { digits: 0, size: 0 },
             (Self::TrailerStart, b'\r') => Self::LastLineFeed,
-            (Self::Trailer, b'\r') => Self::TrailerLineFeed,
-            (Self::TrailerStart | Self::Trailer, _) if byte != b'\n' && byte != 0 => Self::Trailer,
+            (Self::TrailerStart | Self::TrailerName, _) if is_token_byte(byte) => Self::TrailerName,
+            (Self::TrailerName, b':') => Self::TrailerValue,
+            (Self::TrailerValue, b'\r') => Self::TrailerLineFeed,
+            (Self::TrailerValue, _) if is_value_byte(byte) => Self::TrailerValue,
             (Self::TrailerLineFeed, b'\n') => Self::TrailerStart,
             (Self::LastLineFeed, b'\n') => Self::Done,
             _ => return None,
@@ -117,7 +178,7 @@ mod tests {
 
     #[test]
     fn broken_framing_is_an_error() {
-        let broken: [&[u8]; 12] = [
+        let broken: [&[u8]; 18] = [
             b"\r\n",
             b"x\r\n",
             b";a\r\n",
@@ -130,10 +191,38 @@ mod tests {
             b"5;a\nhello",
             b"0\r\nSum: 1\n",
             b"1000000000000000\r\n",
+            b"5;a=\x0b\r\n",
+            b"5;a\rb\r\n",
+            b"0\r\nno colon\r\n",
+            b"0\r\nSum : 1\r\n",
+            b"0\r\nSum: 1\r\n folded\r\n",
+            b"0\r\n: 1\r\n",
         ];
         for body in broken {
             assert_eq!(follow(body), Err(MalformedChunk), "{}", body.escape_ascii());
         }
+    }
+
+    #[test]
+    fn framing_may_not_outweigh_what_it_frames() {
+        let line = |bytes: usize| [b"5;".to_vec(), vec![b'a'; bytes - 4], b"\r\n".to_vec()].concat();
+        assert_eq!(follow(&line(4096)), Ok((4096, false)));
+        assert_eq!(follow(&line(4097)), Err(MalformedChunk));
+
+        let trailers = |count: usize| [b"0\r\n".to_vec(), b"a: 45678\r\n".repeat(count), b"\r\n".to_vec()].concat();
+        assert!(follow(&trailers(1600)).is_ok());
+        assert_eq!(follow(&trailers(1700)), Err(MalformedChunk));
+
+        // 64 bytes around each byte of data: soon enough. The same around a kilobyte: for ever.
+        let chunks = |data: usize, count: usize| {
+            let one = format!("{data:x};{}\r\n{}\r\n", "a".repeat(60), "d".repeat(data));
+            one.into_bytes().repeat(count)
+        };
+        assert!(follow(&chunks(1, 300)).is_ok());
+        assert_eq!(follow(&chunks(1, 500)), Err(MalformedChunk));
+        assert!(follow(&chunks(1024, 2000)).is_ok());
+        // Without extensions a chunk may be as small as it likes.
+        assert!(follow(&b"1\r\nd\r\n".repeat(50_000)).is_ok());
     }
 
     proptest! {

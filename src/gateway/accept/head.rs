@@ -8,8 +8,11 @@
 //! [`HeadReader`] may be fed as the bytes arrive. It looks at each byte once however small the pieces, and its verdict does
 //! not depend on how the head was cut into pieces.
 
+mod options;
+
 use std::ops::Range;
 
+use options::Options;
 use vertice_core::reason::Reason;
 
 /// Longest method we read; longer ones are no method but noise (a TLS hello, another protocol).
@@ -125,6 +128,7 @@ pub struct HeadReader {
 
 #[derive(Clone, Debug)]
 struct RequestLine {
+    is_get: bool,
     target: Range<usize>,
     form: Form,
     http10: bool,
@@ -143,7 +147,7 @@ struct Fields {
     host: Option<Range<usize>>,
     content_length: Option<u64>,
     chunked: bool,
-    websocket: bool,
+    options: Options,
 }
 
 impl HeadReader {
@@ -273,6 +277,8 @@ impl HeadReader {
             (false, Some(length)) => BodyLength::Length(length),
             (false, None) => BodyLength::None,
         };
+        let has_body = !matches!(body, BodyLength::None | BodyLength::Length(0));
+        let websocket = fields.options.wants_websocket(request.is_get, has_body, request.http10)?;
         Ok(Head {
             head_start: self.head_start,
             head_len,
@@ -280,7 +286,7 @@ impl HeadReader {
             origin,
             body,
             http10: request.http10,
-            websocket: fields.websocket && !request.http10,
+            websocket,
         })
     }
 }
@@ -290,10 +296,8 @@ impl Fields {
     fn note(&mut self, name: &[u8], value: &[u8], value_at: usize) -> Result<(), Refusal> {
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => self.note_host(value, value_at),
-            7 if name.eq_ignore_ascii_case(b"upgrade") => {
-                self.websocket |= value.split(|byte| *byte == b',').any(|protocol| names_websocket(protocol.trim_ascii()));
-                Ok(())
-            }
+            7 if name.eq_ignore_ascii_case(b"upgrade") => self.options.note_upgrade(value),
+            10 if name.eq_ignore_ascii_case(b"connection") => self.options.note_connection(value),
             14 if name.eq_ignore_ascii_case(b"content-length") => self.note_content_length(value),
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.note_transfer_encoding(value),
             _ => Ok(()),
@@ -341,8 +345,11 @@ fn request_line(window: &[u8], line: Range<usize>) -> Result<RequestLine, Refusa
     if !method.iter().copied().all(is_token_byte) {
         return Err(bad("the method is not a token"));
     }
-    if method == b"CONNECT" {
-        return Err(bad("CONNECT is not served"));
+    match method {
+        b"CONNECT" => return Err(bad("CONNECT is not served")),
+        // RFC 9110 §9.3.8: the answer would show what the gateway and its neighbours added to the request.
+        b"TRACE" => return Err(bad("TRACE is not served")),
+        _ => {}
     }
     if !is_target(target) {
         return Err(bad("a character in the request target that must be percent-encoded"));
@@ -355,7 +362,7 @@ fn request_line(window: &[u8], line: Range<usize>) -> Result<RequestLine, Refusa
     let start = line.start + method.len() + 1;
     let target = start..start + target.len();
     let form = target_form(window, target.clone())?;
-    Ok(RequestLine { target, form, http10 })
+    Ok(RequestLine { is_get: method == b"GET", target, form, http10 })
 }
 
 fn target_form(window: &[u8], target: Range<usize>) -> Result<Form, Refusal> {
@@ -403,10 +410,6 @@ fn decimal(bytes: &[u8]) -> Option<u64> {
     std::str::from_utf8(bytes).ok()?.parse::<i64>().ok().and_then(|number| u64::try_from(number).ok())
 }
 
-fn names_websocket(protocol: &[u8]) -> bool {
-    protocol.get(..9).is_some_and(|name| name.eq_ignore_ascii_case(b"websocket"))
-}
-
 /// The value behind a colon without the white space around it, as a range in `bytes`.
 fn trimmed(bytes: &[u8], from: usize) -> Range<usize> {
     let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
@@ -420,12 +423,12 @@ fn find_byte(byte: u8, bytes: &[u8], from: usize) -> Option<usize> {
 }
 
 /// `tchar` (RFC 9110 §5.6.2).
-fn is_token_byte(byte: u8) -> bool {
+pub(super) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// `field-vchar`, `SP`, `HTAB` and `obs-text` (RFC 9110 §5.5).
-fn is_value_byte(byte: u8) -> bool {
+pub(super) fn is_value_byte(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
@@ -444,246 +447,4 @@ fn is_reg_name_byte(byte: u8) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const LIMITS: HeadLimits = HeadLimits { head_bytes: 400, fields: 4, uri_bytes: 60 };
-
-    fn head(request: &str) -> Head {
-        match check(request.as_bytes(), &LIMITS) {
-            Verdict::Complete(head) => head,
-            other => panic!("{request:?}: {other:?}"),
-        }
-    }
-
-    fn refusal(request: &[u8]) -> Refusal {
-        match check(request, &LIMITS) {
-            Verdict::Refused(refusal) => refusal,
-            other => panic!("{}: {other:?}", request.escape_ascii()),
-        }
-    }
-
-    #[test]
-    fn bodies_have_the_length_the_head_says() {
-        let body_of = |fields: &str| head(&format!("POST /p HTTP/1.1\r\nHost: x\r\n{fields}\r\n")).body;
-        assert_eq!(body_of(""), BodyLength::None);
-        assert_eq!(body_of("Content-Length: 0\r\n"), BodyLength::Length(0));
-        assert_eq!(body_of("content-length:\t12 \r\n"), BodyLength::Length(12));
-        assert_eq!(body_of("Content-Length: 9223372036854775807\r\n"), BodyLength::Length(i64::MAX as u64));
-        assert_eq!(body_of("Transfer-Encoding: Chunked\r\n"), BodyLength::Chunked);
-    }
-
-    #[test]
-    fn the_head_ends_at_its_empty_line() {
-        let request = "GET /a HTTP/1.1\r\nHost: x\r\n\r\n";
-        let surplus = format!("{request}GET /b HTTP/1.1\r\n");
-        assert_eq!(head(&surplus).head_len, request.len());
-
-        let led = head(&format!("\r\n{request}"));
-        assert_eq!((led.head_start, led.head_len), (2, request.len() + 2));
-        assert_eq!(led.target, 6..8);
-    }
-
-    #[test]
-    fn old_and_upgrading_clients_are_recognised() {
-        assert!(head("GET / HTTP/1.0\r\n\r\n").http10, "HTTP/1.0 needs no Host");
-        let upgrade = |version: &str, protocol: &str| {
-            head(&format!("GET / HTTP/{version}\r\nHost: x\r\nUpgrade: {protocol}\r\n\r\n")).websocket
-        };
-        assert!(upgrade("1.1", "WebSocket"));
-        assert!(upgrade("1.1", "h2c, websocket"));
-        assert!(!upgrade("1.1", "h2c"));
-        assert!(!upgrade("1.0", "websocket"));
-    }
-
-    #[test]
-    fn an_absolute_target_becomes_a_path() {
-        let rewritten = |target: &str, host: &str| {
-            let request = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
-            head(&request).rewritten_target(request.as_bytes()).map(|target| String::from_utf8(target).unwrap())
-        };
-        assert_eq!(rewritten("/a%2Fb?q=%00", "x"), None);
-        assert_eq!(rewritten("http://x/a?b", "x").as_deref(), Some("/a?b"));
-        assert_eq!(rewritten("HTTP://X:80/a", "x:80").as_deref(), Some("/a"));
-        assert_eq!(rewritten("https://[::1]:8000", "[::1]:8000").as_deref(), Some("/"));
-        assert_eq!(rewritten("http://x?q", "x").as_deref(), Some("/?q"));
-    }
-
-    #[test]
-    fn each_mistake_is_refused_with_its_name() {
-        let with_fields = |fields: &str| format!("GET / HTTP/1.1\r\n{fields}\r\n");
-        let with_line = |line: &str| format!("{line}\r\nHost: x\r\n\r\n");
-        let cases: Vec<(String, &str)> = vec![
-            ("GET / HTTP/1.1\nHost: x\n\n".into(), "bare line feed"),
-            ("GET / HTTP/1.1\r\nHost: x\n".into(), "bare line feed"),
-            ("\nGET".into(), "bare line feed"),
-            ("\r\n\r\n".into(), "empty line ahead"),
-            ("\rGET".into(), "carriage return"),
-            (" GET / HTTP/1.1\r\n".into(), "is this HTTP"),
-            ("\u{16}\u{3}\u{1}".into(), "is this HTTP"),
-            ("a".repeat(33), "is this HTTP"),
-            ("GET\r\n".into(), "request line"),
-            ("GET /\r\n".into(), "request line"),
-            ("GE\u{7f}T / HTTP/1.1\r\n".into(), "method"),
-            ("GET  / HTTP/1.1\r\n".into(), "version"),
-            (with_line("CONNECT x:80 HTTP/1.1"), "CONNECT"),
-            (with_line("OPTIONS * HTTP/1.1"), "neither a path"),
-            (with_line("GET x HTTP/1.1"), "neither a path"),
-            (with_line("GET ?q HTTP/1.1"), "neither a path"),
-            (with_line("GET ftp://x/ HTTP/1.1"), "neither a path"),
-            (with_line("GET http:/x HTTP/1.1"), "neither a path"),
-            (with_line("GET http:///a HTTP/1.1"), "authority"),
-            (with_line("GET http://u@x/ HTTP/1.1"), "authority"),
-            (with_line("GET http://y/ HTTP/1.1"), "differs from Host"),
-            (with_line("GET /a#b HTTP/1.1"), "percent-encoded"),
-            (with_line("GET /\u{e4} HTTP/1.1"), "percent-encoded"),
-            (with_line("GET /<a> HTTP/1.1"), "percent-encoded"),
-            (with_line("GET /a b HTTP/1.1"), "version"),
-            (with_line("GET / HTTP/2.0"), "version"),
-            (with_line("GET / HTTP/0.9"), "version"),
-            (with_line("GET / http/1.1"), "version"),
-            (with_line("GET / HTTP/1.1 "), "version"),
-            ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(), "version"),
-            (with_fields(""), "no Host"),
-            (with_fields("Host: x\r\nHost: x\r\n"), "more than one Host"),
-            (with_fields("Host:\r\n"), "Host is not"),
-            (with_fields("Host: a b\r\n"), "Host is not"),
-            (with_fields("Host: u@x\r\n"), "Host is not"),
-            (with_fields("Host: x:65536\r\n"), "Host is not"),
-            (with_fields("Host: x/y\r\n"), "Host is not"),
-            (with_fields("Host: [::1\r\n"), "Host is not"),
-            (with_fields("Host: x\r\n folded: y\r\n"), "folded"),
-            (with_fields("Host: x\r\nA : y\r\n"), "before the colon"),
-            (with_fields("Host: x\r\nA\u{b}: y\r\n"), "not a token"),
-            (with_fields("Host: x\r\n: y\r\n"), "not a token"),
-            (with_fields("Host: x\r\nA\r\n"), "without a colon"),
-            (with_fields("Host: x\r\nA: \0\r\n"), "control character"),
-            (with_fields("Host: x\r\nA: b\rc\r\n"), "control character"),
-            (with_fields("Host: x\r\nA: b\r\r\n"), "control character"),
-            (with_fields("Host: x\r\nA: \u{7f}\r\n"), "control character"),
-            (with_fields("Host: x\r\nContent-Length: 1\r\nContent-Length: 1\r\n"), "more than one Content-Length"),
-            (with_fields("Host: x\r\nContent-Length: 1, 1\r\n"), "one decimal number"),
-            (with_fields("Host: x\r\nContent-Length: +1\r\n"), "one decimal number"),
-            (with_fields("Host: x\r\nContent-Length: -1\r\n"), "one decimal number"),
-            (with_fields("Host: x\r\nContent-Length: 0x1\r\n"), "one decimal number"),
-            (with_fields("Host: x\r\nContent-Length:\r\n"), "one decimal number"),
-            (with_fields("Host: x\r\nContent-Length: 9223372036854775808\r\n"), "one decimal number"),
-            (with_fields("Host: x\r\nTransfer-Encoding: gzip, chunked\r\n"), "other than chunked"),
-            (with_fields("Host: x\r\nTransfer-Encoding: identity\r\n"), "other than chunked"),
-            (with_fields("Host: x\r\nTransfer-Encoding: chunked, chunked\r\n"), "other than chunked"),
-            (with_fields("Host: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"), "other than chunked"),
-            (with_fields("Host: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n"), "both"),
-            ("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n".into(), "on HTTP/1.0"),
-        ];
-        for (request, words) in cases {
-            let refusal = refusal(request.as_bytes());
-            assert_eq!(refusal.reason, Reason::BadRequest, "{request:?}");
-            assert!(refusal.detail.contains(words), "{request:?}: {}", refusal.detail);
-        }
-    }
-
-    #[test]
-    fn each_limit_has_its_own_reason_and_is_exact() {
-        let uri = |len: usize| format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", "/".repeat(len));
-        assert_eq!(head(&uri(60)).target, 4..64);
-        assert_eq!(refusal(uri(61).as_bytes()).reason, Reason::UriTooLong);
-        assert_eq!(refusal(&uri(500).as_bytes()[..65]).reason, Reason::UriTooLong, "known before the line has ended");
-
-        let fields = |count: usize| format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "a:b\r\n".repeat(count));
-        assert_eq!(head(&fields(3)).body, BodyLength::None);
-        assert_eq!(refusal(fields(4).as_bytes()).reason, Reason::HeadersTooLarge);
-
-        let sized = |size: usize| {
-            let mut request = b"GET / HTTP/1.1\r\nHost: x\r\na:".to_vec();
-            request.resize(size - 4, b'b');
-            [request, b"\r\n\r\n".to_vec()].concat()
-        };
-        assert!(matches!(check(&sized(400), &LIMITS), Verdict::Complete(_)));
-        assert_eq!(refusal(&sized(401)).reason, Reason::HeadersTooLarge);
-        assert_eq!(check(&sized(401)[..399], &LIMITS), Verdict::NeedMore);
-        assert_eq!(refusal(&sized(401)[..400]).reason, Reason::HeadersTooLarge);
-    }
-
-    #[test]
-    fn an_endless_version_is_refused_soon() {
-        let request = [b"GET ".to_vec(), vec![b'/'; 60], vec![b' '; 12]].concat();
-        assert_eq!(refusal(&request).detail, NO_REQUEST_LINE.detail);
-    }
-
-    /// Heads that are right or nearly so, which arbitrary bytes never are.
-    fn nearly_a_head() -> impl Strategy<Value = Vec<u8>> {
-        let piece = prop::sample::select(vec![
-            "GET",
-            "POST",
-            " ",
-            "/",
-            "/a?b",
-            "http://x/",
-            "*",
-            "HTTP/1.1",
-            "HTTP/1.0",
-            "\r\n",
-            "\r\n",
-            "\r\n\r\n",
-            "\r",
-            "\n",
-            "GET / HTTP/1.1\r\n",
-            "GET /a HTTP/1.1\r\nHost: x\r\n",
-            "Host: x\r\n",
-            "Content-Length: 3\r\n",
-            "Content-Length",
-            "Transfer-Encoding: chunked\r\n",
-            ":",
-            "a:b\r\n",
-            "\0",
-            "\u{e4}",
-            "Upgrade: websocket\r\n",
-            "GET ////////////////////////////////////////////////////////////////////////",
-            "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
-            "a: bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb",
-        ]);
-        prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat().into_bytes())
-    }
-
-    proptest! {
-        #[test]
-        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..500)) {
-            let _ = check(&bytes, &LIMITS);
-        }
-
-        #[test]
-        fn pieces_mean_the_same_as_the_whole(bytes in nearly_a_head(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 1..4)) {
-            let whole = check(&bytes, &LIMITS);
-            let mut ends: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).chain([bytes.len()]).collect();
-            ends.sort_unstable();
-            let mut reader = HeadReader::new(LIMITS);
-            let mut verdict = Verdict::NeedMore;
-            for end in ends {
-                if verdict == Verdict::NeedMore {
-                    verdict = reader.advance(&bytes[..end]);
-                }
-            }
-            prop_assert_eq!(verdict, whole);
-        }
-
-        #[test]
-        fn byte_by_byte_means_the_same_as_the_whole(bytes in nearly_a_head()) {
-            let mut reader = HeadReader::new(LIMITS);
-            let verdict = (0..=bytes.len()).map(|end| reader.advance(&bytes[..end])).find(|verdict| *verdict != Verdict::NeedMore);
-            prop_assert_eq!(verdict.unwrap_or(Verdict::NeedMore), check(&bytes, &LIMITS));
-        }
-
-        /// What we accept means the same to the parser that Pingora uses.
-        #[test]
-        fn httparse_agrees_with_what_is_accepted(bytes in nearly_a_head()) {
-            if let Verdict::Complete(head) = check(&bytes, &LIMITS) {
-                let mut fields = [httparse::EMPTY_HEADER; 8];
-                let mut request = httparse::Request::new(&mut fields);
-                prop_assert_eq!(request.parse(&bytes), Ok(httparse::Status::Complete(head.head_len)));
-                prop_assert_eq!(request.path.map(str::as_bytes), Some(&bytes[head.target]));
-                prop_assert_eq!(request.version, Some(u8::from(!head.http10)));
-            }
-        }
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@
 //! request itself only when that request cannot be served by anyone, with bytes that its [`AcceptObserver`] makes.
 
 mod app;
-mod chunks;
+pub mod chunks;
 mod crowd;
 mod drain;
 mod gate;

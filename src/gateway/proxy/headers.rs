@@ -35,6 +35,12 @@ pub fn forwarding_lookalikes(headers: &HeaderMap) -> Vec<http::HeaderName> {
     headers.keys().filter(is_lookalike).cloned().collect()
 }
 
+/// Whether a request that asks for an upgrade asks for the one that is passed on: to WebSocket, and to nothing beside it.
+#[must_use]
+pub fn names_websocket(headers: &HeaderMap) -> bool {
+    headers.get(http::header::UPGRADE).is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
 /// Fields of an answer that concern only the connection to the instance (RFC 9110 §7.6.1); `Connection` itself and
 /// `Transfer-Encoding` are Pingora's business.
 #[must_use]
