@@ -10,6 +10,8 @@ use std::path::Path;
 const IMPORTERS: &[(&str, &[&str], &str)] = &[
     ("redis", &["src/gateway/store/"], "persistence has one door"),
     ("rusqlite", &["src/gateway/store/"], "persistence has one door"),
+    ("rustls", &["src/gateway/accept/tls.rs", "src/gateway/config/tls.rs", "src/gateway/server.rs"], "TLS has one door"),
+    ("h2", &["src/gateway/accept/"], "HTTP/2 on our side is the accept room's"),
     ("prometheus", &["src/gateway/telemetry/"], "metric names exist once, as fields of one struct"),
     ("opentelemetry", &["src/gateway/telemetry/"], "one event is one log line, its metrics and its span"),
     (
@@ -95,6 +97,7 @@ const DEPENDENCIES: &[(&str, &[&str])] = &[
 /// Snapshots of shared state: `(receiver, the only file that replaces it)`.
 const SWAPS: &[(&str, &str)] = &[
     ("table", "src/gateway/registrar/publish.rs"), // the one door to the routing table
+    ("shown", "src/gateway/accept/tls.rs"),        // the certificate that a listener shows
     ("guard", "src/gateway/server.rs"),            // our own addresses, as the machine's interfaces change
     ("methods", "src/gateway/telemetry/service.rs"), // metric handles by status, as statuses are first seen
 ];

@@ -277,7 +277,7 @@ impl ProxyHttp for Edge {
             upstream_request.remove_header(&name);
         }
         if let Some(client) = &ctx.client {
-            let forwarding = Forwarding::make(client, &session.req_header().headers, "http");
+            let forwarding = Forwarding::make(client, &session.req_header().headers, scheme(session));
             upstream_request.insert_header("X-Forwarded-For", forwarding.x_for)?;
             upstream_request.insert_header("X-Forwarded-Proto", forwarding.x_proto)?;
             upstream_request.insert_header("Forwarded", forwarding.forwarded)?;
@@ -478,6 +478,11 @@ fn cookie(ctx: &Ctx, status: http::StatusCode) -> Option<HeaderValue> {
     let forward =
         ctx.forward.as_ref().filter(|_| !status.is_informational() || status == http::StatusCode::SWITCHING_PROTOCOLS)?;
     affinity::set_cookie(&forward.service, forward.attempt.as_ref()?.upstream(), &forward.preference)
+}
+
+/// What the client spoke to us over.
+fn scheme(session: &Session) -> &'static str {
+    if session.digest().is_some_and(|digest| digest.ssl_digest.is_some()) { "https" } else { "http" }
 }
 
 fn content_length(session: &Session) -> Option<u64> {

@@ -1,6 +1,7 @@
 //! The gateway's own listeners: bound before anything else, and known to the guard that refuses them as endpoints.
 
 use crate::accept::{BindError, BoundListener};
+use crate::config::Config;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -9,9 +10,34 @@ use std::path::Path;
 #[derive(Debug)]
 pub struct Listeners {
     /// Data plane.
-    pub gateway: Vec<BoundListener>,
+    pub gateway: Doors,
     /// Registry.
-    pub registry: Vec<BoundListener>,
+    pub registry: Doors,
+}
+
+/// The listeners of one role, by what they speak.
+#[derive(Debug)]
+pub struct Doors {
+    /// HTTP/1.
+    pub plain: Vec<BoundListener>,
+    /// HTTP/2 without TLS.
+    pub h2c: Vec<BoundListener>,
+    /// TLS.
+    pub tls: Vec<BoundListener>,
+}
+
+impl Doors {
+    fn bind(plain: &[SocketAddr], h2c: &[SocketAddr], tls: &[SocketAddr]) -> Result<Self, BindError> {
+        let bind = |addresses: &[SocketAddr]| addresses.iter().map(|address| BoundListener::bind(*address)).collect();
+        let (plain, h2c, tls): (Result<_, _>, Result<_, _>, Result<_, _>) = (bind(plain), bind(h2c), bind(tls));
+        Ok(Self { plain: plain?, h2c: h2c?, tls: tls? })
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.plain.is_empty() && self.h2c.is_empty() && self.tls.is_empty()
+    }
 }
 
 impl Listeners {
@@ -19,17 +45,25 @@ impl Listeners {
     ///
     /// # Errors
     /// The first address that cannot be had.
-    pub fn bind(gateway: &[SocketAddr], registry: &[SocketAddr]) -> Result<Self, BindError> {
-        let bind =
-            |addresses: &[SocketAddr]| addresses.iter().map(|address| BoundListener::bind(*address)).collect::<Result<_, _>>();
-        Ok(Self { gateway: bind(gateway)?, registry: bind(registry)? })
+    pub fn bind(config: &Config) -> Result<Self, BindError> {
+        let (gateway, registry) = (&config.gateway, &config.registry);
+        Ok(Self {
+            gateway: Doors::bind(&gateway.listen, &gateway.h2c_listen, &gateway.tls.listen)?,
+            registry: Doors::bind(&registry.listen, &[], &registry.tls.listen)?,
+        })
     }
 
     /// The addresses, with the ports that were picked.
     #[must_use]
     pub fn addresses(&self) -> Addresses {
         let addresses = |listeners: &[BoundListener]| listeners.iter().map(BoundListener::local_addr).collect();
-        Addresses { gateway: addresses(&self.gateway), registry: addresses(&self.registry) }
+        Addresses {
+            gateway: addresses(&self.gateway.plain),
+            gateway_h2c: addresses(&self.gateway.h2c),
+            gateway_tls: addresses(&self.gateway.tls),
+            registry: addresses(&self.registry.plain),
+            registry_tls: addresses(&self.registry.tls),
+        }
     }
 }
 
@@ -38,8 +72,14 @@ impl Listeners {
 pub struct Addresses {
     /// Data plane.
     pub gateway: Vec<SocketAddr>,
+    /// Data plane, HTTP/2 without TLS.
+    pub gateway_h2c: Vec<SocketAddr>,
+    /// Data plane, TLS.
+    pub gateway_tls: Vec<SocketAddr>,
     /// Registry.
     pub registry: Vec<SocketAddr>,
+    /// Registry, TLS.
+    pub registry_tls: Vec<SocketAddr>,
 }
 
 impl Addresses {
@@ -53,7 +93,8 @@ impl Addresses {
             true => interfaces.iter().map(|ip| SocketAddr::new(*ip, listener.port())).chain([*listener]).collect(),
             false => vec![*listener],
         };
-        self.gateway.iter().chain(&self.registry).flat_map(spelled_out).collect()
+        let all = [&self.gateway, &self.gateway_h2c, &self.gateway_tls, &self.registry, &self.registry_tls];
+        all.into_iter().flatten().flat_map(spelled_out).collect()
     }
 
     /// Writes the addresses as JSON, all at once, for whoever asked for port 0.

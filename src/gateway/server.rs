@@ -1,14 +1,17 @@
 //! Wiring, and only wiring: who knows whom, in which order things start and end.
 
-use crate::accept::{AcceptApp, AcceptService, AcceptSettings, BindError, Drain, DrainSignal, DrainTimes, HeadLimits, service};
+use crate::accept::{
+    AcceptApp, AcceptService, AcceptSettings, BindError, Certificate, Drain, DrainSignal, DrainTimes, Entrance, HeadLimits,
+    Http2Limits, Protocol, Tls, service,
+};
 use crate::aliases::Aliases;
 use crate::clock;
-use crate::config::{AccessLog as AccessSetting, Config, Secret, StoreKind, Token};
+use crate::config::{AccessLog as AccessSetting, Config, Secret, StoreKind, TlsSettings, Token};
 use crate::control::{Access, Control, HealthCache, Renderings, Role, Settings, TokenCheck};
 use crate::descriptors;
 use crate::edge::{Edge, Observer, Shared};
 use crate::held::HeldProbes;
-use crate::listeners::{Addresses, Listeners};
+use crate::listeners::{Addresses, Doors, Listeners};
 use crate::noticeboard::NoticeBoard;
 use crate::persistence::Persistence;
 use crate::probe::Prober;
@@ -55,6 +58,9 @@ pub enum StartError {
     /// The metrics are inconsistent: a defect.
     #[error("failed to set up metrics: {0}")]
     Metrics(#[from] crate::telemetry::metrics::MetricsError),
+    /// The TLS library refuses its own defaults.
+    #[error("failed to set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
     /// The operating system refused a thread or a file.
     #[error("failed to start: {0}")]
     Os(#[from] std::io::Error),
@@ -72,6 +78,23 @@ pub struct Gateway {
     persistence: Persistence,
     guard: Arc<ArcSwap<Guard>>,
     probes: Receiver<Probe>,
+    certificates: Certificates,
+}
+
+/// The certificates that the listeners show, for whoever replaces them.
+#[derive(Clone, Debug, Default)]
+pub struct Certificates {
+    /// Of the data plane.
+    pub gateway: Option<Arc<Certificate>>,
+    /// Of the registry.
+    pub registry: Option<Arc<Certificate>>,
+}
+
+impl Certificates {
+    fn new(config: &Config) -> Self {
+        let of = |tls: &TlsSettings| tls.identity.as_ref().map(|identity| Certificate::new(identity.certified_key()));
+        Self { gateway: of(&config.gateway.tls), registry: of(&config.registry.tls) }
+    }
 }
 
 impl Gateway {
@@ -83,7 +106,7 @@ impl Gateway {
         let started = clock::now();
         let mut config = config;
         config.limits.connections = descriptors::clients_max(config.limits.connections);
-        let listeners = Listeners::bind(&config.gateway.listen, &config.registry.listen)?;
+        let listeners = Listeners::bind(&config)?;
         let addresses = listeners.addresses();
         let metrics = Arc::new(Metrics::new()?);
         count_panics(&metrics);
@@ -148,7 +171,8 @@ impl Gateway {
             metrics,
             access,
         });
-        Ok(Self { config, listeners, addresses, drain, shared, registrar, handle, persistence, guard, probes })
+        let certificates = Certificates::new(&config);
+        Ok(Self { config, listeners, addresses, drain, shared, registrar, handle, persistence, guard, probes, certificates })
     }
 
     /// Where it listens.
@@ -168,7 +192,8 @@ impl Gateway {
     /// # Errors
     /// When a thread cannot be started, or the port file not written.
     pub fn run(self) -> Result<(), StartError> {
-        let Self { config, listeners, addresses, drain, shared, registrar, handle, persistence, guard, probes } = self;
+        let Self { config, listeners, addresses, drain, shared, registrar, handle, persistence, guard, probes, certificates } =
+            self;
         let mut server = Server::new_with_opt_and_conf(None, server_conf(&config));
         server.bootstrap();
 
@@ -183,9 +208,13 @@ impl Gateway {
             addresses: addresses.clone(),
         };
         server.add_service(background_service("housekeeper", housekeeper));
-        for (role, bound) in [(Role::Gateway, listeners.gateway), (Role::Registry, listeners.registry)] {
-            if !bound.is_empty() {
-                server.add_service(accepting(&server.configuration, &config, &shared, &drain, role, bound));
+        let Certificates { gateway, registry } = certificates;
+        for (role, doors, certificate) in
+            [(Role::Gateway, listeners.gateway, gateway), (Role::Registry, listeners.registry, registry)]
+        {
+            if !doors.is_empty() {
+                let app = accept_app(&server.configuration, &config, &shared, &drain, role);
+                server.add_service(accepting(role, &app, doors, certificate, &drain)?);
             }
         }
         let times = DrainTimes { delay: config.shutdown.delay, grace: config.shutdown.grace };
@@ -275,29 +304,46 @@ impl Housekeeper {
     }
 }
 
-fn accepting(
+fn accept_app(
     conf: &Arc<ServerConf>,
     config: &Config,
     shared: &Arc<Shared>,
     drain: &Arc<Drain>,
     role: Role,
-    bound: Vec<crate::accept::BoundListener>,
-) -> AcceptService<HttpProxy<Edge>> {
+) -> AcceptApp<HttpProxy<Edge>> {
     let proxy = Arc::new(http_proxy(conf, Edge::new(shared.clone(), role)));
     let observer = Observer { metrics: shared.metrics.clone(), access: shared.access.clone() };
-    let app = AcceptApp::new(proxy, accept_settings(config, role), drain.clone(), Arc::new(observer));
+    AcceptApp::new(proxy, accept_settings(config, role), drain.clone(), Arc::new(observer))
+}
+
+/// All listeners of a role share threads and connections to instances, whatever they speak.
+fn accepting(
+    role: Role,
+    app: &AcceptApp<HttpProxy<Edge>>,
+    doors: Doors,
+    certificate: Option<Arc<Certificate>>,
+    drain: &Arc<Drain>,
+) -> Result<AcceptService<HttpProxy<Edge>>, StartError> {
+    let mut entrances = vec![
+        Entrance { listeners: doors.plain, app: app.speaking(Protocol::Plain) },
+        Entrance { listeners: doors.h2c, app: app.speaking(Protocol::H2c) },
+    ];
+    if let Some(certificate) = certificate {
+        entrances.push(Entrance { listeners: doors.tls, app: app.speaking(Protocol::Tls(Tls::new(certificate)?)) });
+    }
+    entrances.retain(|entrance| !entrance.listeners.is_empty());
     let (name, threads) = match role {
         Role::Gateway => ("gateway", None),
         Role::Registry => ("registry", Some(1)),
     };
-    service(name, bound, app, threads)
+    Ok(service(name, entrances, drain.clone(), threads))
 }
 
 fn accept_settings(config: &Config, role: Role) -> AcceptSettings {
     let limits = &config.limits;
     // A crowd of clients must not keep heartbeats out: the rest is for the registry's own listener.
     let connections_max = match role {
-        Role::Gateway if !config.registry.listen.is_empty() => limits.connections - limits.connections / 16,
+        Role::Gateway if config.registry.is_on() => limits.connections - limits.connections / 16,
         _ => limits.connections,
     };
     AcceptSettings {
@@ -309,6 +355,8 @@ fn accept_settings(config: &Config, role: Role) -> AcceptSettings {
         proxies: config.server.trusted_proxies.clone().into(),
         requests_per_connection: limits.requests_per_connection,
         connection_age: limits.connection_age,
+        tls_handshake: limits.tls_handshake,
+        h2: Http2Limits { streams_max: limits.h2_streams, resets_max: limits.h2_resets },
         body_pace: limits.body_rate.map(|bytes_per_second| PaceLimit { bytes_per_second, window: limits.body_rate_window }),
     }
 }
@@ -372,7 +420,7 @@ fn replica_id(config: &Config) -> String {
 fn control_settings(config: &Config, me: ReplicaId, replica_id: String) -> Settings {
     Settings {
         registry_on_gateway: config.gateway.registry_api,
-        single_listener: config.gateway.listen.is_empty() || config.registry.listen.is_empty(),
+        single_listener: !(config.gateway.is_on() && config.registry.is_on()),
         lease_ttl: config.lease.ttl,
         register_wait: config.dns.register_wait,
         store_wait: STORE_WAIT,
@@ -405,7 +453,8 @@ fn announce(addresses: &Addresses, port_file: Option<&std::path::Path>) {
     if let Some(Err(error)) = port_file.map(|path| addresses.write(path)) {
         tracing::error!(%error, "failed to write the port file");
     }
-    tracing::info!(gateway = ?addresses.gateway, registry = ?addresses.registry, "listening");
+    let Addresses { gateway, gateway_h2c, gateway_tls, registry, registry_tls } = addresses;
+    tracing::info!(?gateway, ?gateway_h2c, ?gateway_tls, ?registry, ?registry_tls, "listening");
 }
 
 /// A panic in a request ends that request; here it is counted, so that somebody notices.

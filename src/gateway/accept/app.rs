@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::Response;
 use ipnet::IpNet;
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, ServerApp};
 use pingora::protocols::http::ServerSession;
@@ -21,6 +22,8 @@ use super::crowd::Full;
 use super::drain::{Drain, InFlightGuard};
 use super::gate::{Gate, Home};
 use super::head::{Head, HeadLimits, HeadReader, Refusal, Verdict};
+use super::http2::Http2Limits;
+use super::tls::Tls;
 
 /// How long a refused client is listened to after its answer, and how long writing that answer may take.
 const LINGER: Duration = Duration::from_secs(1);
@@ -53,6 +56,21 @@ pub struct AcceptSettings {
     pub connection_age: Option<Duration>,
     /// How fast a request's body must come.
     pub body_pace: Option<PaceLimit>,
+    /// How long a TLS handshake may take.
+    pub tls_handshake: Duration,
+    /// Limits of an HTTP/2 connection.
+    pub h2: Http2Limits,
+}
+
+/// What a listener speaks.
+#[derive(Clone, Debug)]
+pub enum Protocol {
+    /// HTTP/1.
+    Plain,
+    /// HTTP/2 from the first byte on.
+    H2c,
+    /// TLS, and inside it what the client chooses.
+    Tls(Tls),
 }
 
 impl Default for AcceptSettings {
@@ -67,6 +85,8 @@ impl Default for AcceptSettings {
             requests_per_connection: None,
             connection_age: None,
             body_pace: None,
+            tls_handshake: Duration::from_secs(10),
+            h2: Http2Limits::default(),
         }
     }
 }
@@ -76,6 +96,9 @@ pub trait AcceptObserver: Send + Sync {
     /// A request was refused before it reached a lane. Returns the whole answer, status line and all, which must say
     /// `Connection: close` and carry its `Content-Length`.
     fn refused(&self, refusal: &Refusal, client: Option<SocketAddr>) -> Bytes;
+
+    /// The same for a request of an HTTP/2 connection, which goes on.
+    fn refused_stream(&self, refusal: &Refusal, client: Option<SocketAddr>) -> Response<Bytes>;
 
     /// A client ran into the limit of that name.
     fn limit_hit(&self, limit: &'static str) {
@@ -104,6 +127,7 @@ pub struct AcceptApp<P> {
     /// True while draining; Pingora's proxy closes each connection after its answer then.
     draining: ShutdownWatch,
     observer: Arc<dyn AcceptObserver>,
+    protocol: Protocol,
 }
 
 impl<P> Clone for AcceptApp<P> {
@@ -114,6 +138,7 @@ impl<P> Clone for AcceptApp<P> {
             drain: self.drain.clone(),
             draining: self.draining.clone(),
             observer: self.observer.clone(),
+            protocol: self.protocol.clone(),
         }
     }
 }
@@ -148,11 +173,33 @@ impl<P> AcceptApp<P> {
     #[must_use]
     pub fn new(proxy: Arc<P>, settings: AcceptSettings, drain: Arc<Drain>, observer: Arc<dyn AcceptObserver>) -> Self {
         let draining = drain.draining_watch();
-        Self { proxy, settings, drain, draining, observer }
+        Self { proxy, settings, drain, draining, observer, protocol: Protocol::Plain }
+    }
+
+    /// The same app for listeners that speak `protocol`.
+    #[must_use]
+    pub fn speaking(&self, protocol: Protocol) -> Self {
+        Self { protocol, ..self.clone() }
+    }
+
+    pub(super) fn proxy(&self) -> &Arc<P> {
+        &self.proxy
+    }
+
+    pub(super) fn settings(&self) -> &AcceptSettings {
+        &self.settings
     }
 
     pub(super) fn drain(&self) -> &Arc<Drain> {
         &self.drain
+    }
+
+    pub(super) fn draining(&self) -> &ShutdownWatch {
+        &self.draining
+    }
+
+    pub(super) fn observer(&self) -> &dyn AcceptObserver {
+        &*self.observer
     }
 
     /// Waits for the next request, until `idle_end`, and reads its head.
@@ -290,16 +337,37 @@ impl<P: HttpServerApp + Send + Sync + 'static> ServerApp for AcceptApp<P> {
         let _connection = self.drain.connect();
         let _told = Told::new(&*self.observer);
         let client = client_of(&stream);
-        let speaks_http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
         match self.drain.crowd().admit(self.settings.connections_max, self.share_of(client)) {
-            Err(full) => self.turn_away(stream, full, speaks_http2).await,
-            Ok(_place) if speaks_http2 => {
-                let _in_flight = self.drain.enter();
-                self.proxy.process_new(stream, &self.draining).await;
+            Err(full) => self.turn_away(stream, full, !matches!(self.protocol, Protocol::Plain)).await,
+            Ok(_place) => {
+                if let Some(stream) = self.secured(stream).await {
+                    self.converse(stream, client).await;
+                }
             }
-            Ok(_place) => self.requests(stream, client).await,
         }
         None
+    }
+}
+
+impl<P: HttpServerApp + Send + Sync + 'static> AcceptApp<P> {
+    /// The connection, with TLS where the listener asks for it; nothing when the client has not shaken hands.
+    async fn secured(&self, stream: Stream) -> Option<Stream> {
+        let Protocol::Tls(tls) = &self.protocol else { return Some(stream) };
+        let shaken = timeout(self.settings.tls_handshake, tls.shake_hands(stream)).await;
+        shaken.unwrap_or_else(|_| {
+            self.observer.limit_hit("tls_handshake");
+            None
+        })
+    }
+
+    async fn converse(self: &Arc<Self>, stream: Stream, client: Option<SocketAddr>) {
+        let speaks_h2 = matches!(self.protocol, Protocol::H2c) || matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
+        if speaks_h2 {
+            // On the heap, because the future of every connection has room for this one.
+            Box::pin(self.streams(stream)).await;
+        } else {
+            self.requests(stream, client).await;
+        }
     }
 }
 

@@ -332,7 +332,7 @@ const HEAD_TOO_LARGE: Refusal = Refusal { reason: Reason::HeadersTooLarge, detai
 
 const NO_REQUEST_LINE: Refusal = bad("the request line is not: method, target, version");
 
-const fn bad(detail: &'static str) -> Refusal {
+pub(super) const fn bad(detail: &'static str) -> Refusal {
     Refusal { reason: Reason::BadRequest, detail }
 }
 
@@ -385,7 +385,7 @@ fn target_form(window: &[u8], target: Range<usize>) -> Result<Form, Refusal> {
 }
 
 /// `host [":" port]` without user information (RFC 3986 §3.2.2, §3.2.3), not empty.
-fn is_authority(bytes: &[u8]) -> bool {
+pub(super) fn is_authority(bytes: &[u8]) -> bool {
     let (host_ok, rest) = if bytes.first() == Some(&b'[') {
         let Some(close) = bytes.iter().position(|byte| *byte == b']') else { return false };
         let inside = std::str::from_utf8(&bytes[1..close]).unwrap_or_default();
@@ -403,7 +403,7 @@ fn is_authority(bytes: &[u8]) -> bool {
 }
 
 /// One or more digits. Values above `i64::MAX` are refused because Pingora counts bodies in an `i64`.
-fn decimal(bytes: &[u8]) -> Option<u64> {
+pub(super) fn decimal(bytes: &[u8]) -> Option<u64> {
     if bytes.is_empty() || !bytes.iter().all(u8::is_ascii_digit) {
         return None;
     }
@@ -434,7 +434,7 @@ pub(super) fn is_value_byte(byte: u8) -> bool {
 
 /// Whether Pingora and the `http` crate keep each byte of the target. That is more than RFC 3986 allows (`|`, `{`, `\\`), as
 /// clients do send it, but only visible ASCII, and not `#`: Pingora would drop a fragment silently.
-fn is_target(target: &[u8]) -> bool {
+pub(super) fn is_target(target: &[u8]) -> bool {
     let path_len = find_byte(b'?', target, 0).unwrap_or(target.len());
     let (path, query) = target.split_at(path_len);
     let all_kept = |part: &[u8], lost: &[u8]| part.iter().all(|byte| byte.is_ascii_graphic() && !lost.contains(byte));

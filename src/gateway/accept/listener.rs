@@ -106,32 +106,54 @@ impl BoundListener {
     }
 }
 
-/// The Pingora service that accepts on `listeners` and gives each connection to `app`. `threads` as in Pingora: none means
-/// the server's setting. The listeners close when `app`'s [`Drain`] says so.
+/// Listeners that speak alike.
+pub struct Entrance<P> {
+    /// Where.
+    pub listeners: Vec<BoundListener>,
+    /// Who takes the connections.
+    pub app: AcceptApp<P>,
+}
+
+/// The Pingora service that accepts at all `entrances` and gives each connection to that entrance's app. `threads` as in
+/// Pingora: none means the server's setting. The listeners close when `drain`, which all apps share, says so.
 #[must_use]
-pub fn service<P>(name: &str, listeners: Vec<BoundListener>, app: AcceptApp<P>, threads: Option<usize>) -> AcceptService<P>
+pub fn service<P>(name: &str, entrances: Vec<Entrance<P>>, drain: Arc<Drain>, threads: Option<usize>) -> AcceptService<P>
 where
     P: HttpServerApp + Send + Sync + 'static,
 {
-    let drain = app.drain().clone();
-    let mut inner = listening::Service::new(name.to_owned(), app.clone());
-    inner.threads = threads;
-    for listener in &listeners {
-        let buffer = L4BufferSettings::default().read(READ_BUFFER_BYTES);
-        inner.add_listener(ListenerConfig::tcp(listener.key()).l4_buffer(buffer));
-    }
-    AcceptService { inner, listeners, app: Arc::new(app), drain }
+    let doors = entrances.into_iter().map(|entrance| Door::new(name, entrance)).collect();
+    AcceptService { name: name.to_owned(), doors, drain, threads }
 }
 
 /// See [`service`].
 pub struct AcceptService<P> {
+    name: String,
+    doors: Vec<Door<P>>,
+    drain: Arc<Drain>,
+    threads: Option<usize>,
+}
+
+/// An entrance, and Pingora's way through it.
+struct Door<P> {
     inner: listening::Service<AcceptApp<P>>,
     listeners: Vec<BoundListener>,
     app: Arc<AcceptApp<P>>,
-    drain: Arc<Drain>,
 }
 
-impl<P> AcceptService<P> {
+impl<P> Door<P>
+where
+    P: HttpServerApp + Send + Sync + 'static,
+{
+    fn new(name: &str, entrance: Entrance<P>) -> Self {
+        let Entrance { listeners, app } = entrance;
+        let mut inner = listening::Service::new(name.to_owned(), app.clone());
+        for listener in &listeners {
+            let buffer = L4BufferSettings::default().read(READ_BUFFER_BYTES);
+            inner.add_listener(ListenerConfig::tcp(listener.key()).l4_buffer(buffer));
+        }
+        Self { inner, listeners, app: Arc::new(app) }
+    }
+
     /// Puts our sockets where Pingora looks for them, and gives a duplicate of each. One that Pingora inherited from the
     /// process before us is kept instead.
     fn hand_over_listeners(&mut self, table: &ListenFds) -> Vec<TcpListener> {
@@ -145,26 +167,17 @@ impl<P> AcceptService<P> {
         }
         duplicates
     }
-}
 
-impl<P> AcceptService<P>
-where
-    P: HttpServerApp + Send + Sync + 'static,
-    AcceptApp<P>: ServerApp,
-{
-    /// Has Pingora accept until `over` turns true.
-    async fn accept(&mut self, table: ListenFds, over: ShutdownWatch, shutdown: &mut ShutdownWatch, listeners_per_fd: usize) {
-        let accepting = self.inner.start_service(Some(table), over, listeners_per_fd);
-        tokio::pin!(accepting);
-        let is_stopping = tokio::select! {
-            () = &mut accepting => false,
-            // Pingora wants to stop by itself, which a hot upgrade does.
-            Ok(_) = shutdown.wait_for(|stopping| *stopping) => true,
+    /// Has Pingora accept until `over` turns true, then serves whoever waits.
+    async fn accept(mut self, table: ListenFds, over: ShutdownWatch, listeners_per_fd: usize) {
+        let ours = if *over.borrow() {
+            self.listeners.drain(..).map(|bound| bound.listener).collect()
+        } else {
+            let ours = self.hand_over_listeners(&table);
+            self.inner.start_service(Some(table), over, listeners_per_fd).await;
+            ours
         };
-        if is_stopping {
-            self.drain.stop_listening();
-            accepting.await;
-        }
+        ours.iter().for_each(|listener| serve_waiting(&self.app, listener));
     }
 }
 
@@ -201,28 +214,34 @@ where
         let table = fds.unwrap_or_else(|| Arc::new(Mutex::new(Fds::new())));
         let drain = self.drain.clone();
         let _listening = drain.listen();
-        let over = drain.listening_over_watch();
-        let ours = if *over.borrow() {
-            self.listeners.drain(..).map(|bound| bound.listener).collect()
-        } else {
-            let ours = self.hand_over_listeners(&table);
-            self.accept(table, over, &mut shutdown, listeners_per_fd).await;
-            ours
-        };
-        ours.iter().for_each(|listener| serve_waiting(&self.app, listener));
-        drop(ours);
+        let accepting: Vec<_> = self
+            .doors
+            .drain(..)
+            .map(|door| tokio::spawn(door.accept(table.clone(), drain.listening_over_watch(), listeners_per_fd)))
+            .collect();
+        let mut over = drain.listening_over_watch();
+        tokio::select! {
+            // An error means that the drain is gone, which is the end as well.
+            () = async { let _ = over.wait_for(|over| *over).await; } => {}
+            // Pingora wants to stop by itself, which a hot upgrade does.
+            Ok(_) = shutdown.wait_for(|stopping| *stopping) => drain.stop_listening(),
+        }
+        for door in accepting {
+            // A task that panicked has been counted as such.
+            let _ = door.await;
+        }
         sleep(SETTLE).await;
     }
 
     fn name(&self) -> &str {
-        self.inner.name()
+        &self.name
     }
 
     fn threads(&self) -> Option<usize> {
-        self.inner.threads
+        self.threads
     }
 
     fn listen_addresses(&self) -> Option<Vec<String>> {
-        self.inner.listen_addresses()
+        Some(self.doors.iter().flat_map(|door| door.listeners.iter().map(BoundListener::key)).collect())
     }
 }

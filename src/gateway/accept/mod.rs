@@ -7,15 +7,21 @@
 mod app;
 pub mod chunks;
 mod crowd;
+mod decoded;
 mod drain;
 mod gate;
 pub mod head;
+mod http2;
 mod listener;
 mod pacing;
+mod request_stream;
+mod tls;
 
-pub use app::{AcceptApp, AcceptObserver, AcceptSettings};
+pub use app::{AcceptApp, AcceptObserver, AcceptSettings, Protocol};
 pub use drain::{Drain, DrainSignal, DrainTimes};
 pub use gate::is_malformed_body;
 pub use head::{HeadLimits, Refusal};
-pub use listener::{AcceptService, BindError, BoundListener, service};
+pub use http2::Http2Limits;
+pub use listener::{AcceptService, BindError, BoundListener, Entrance, service};
 pub use pacing::is_slow_body;
+pub use tls::{Certificate, Tls};

@@ -31,6 +31,7 @@ mod secret;
 mod settings;
 mod source;
 mod store;
+mod tls;
 mod value;
 
 #[cfg(test)]
@@ -46,3 +47,4 @@ pub use settings::{
 };
 pub use source::{load, parse};
 pub use store::{RedisSettings, StoreKind, StoreSettings};
+pub use tls::{Identity, TlsSettings};

@@ -38,6 +38,11 @@ impl<'a> Reader<'a> {
         ConfigErrors::of(self.mistakes).map(|()| self.warnings)
     }
 
+    /// How files are read.
+    pub(super) fn files(&self) -> ReadFile<'a> {
+        self.read_file
+    }
+
     /// Every key that was asked for.
     pub(super) fn into_asked(self) -> BTreeSet<Key> {
         self.asked
@@ -75,6 +80,15 @@ impl<'a> Reader<'a> {
     pub(super) fn refuse(&mut self, key: &str, message: String) {
         let origin = self.place(key);
         self.mistakes.push(Mistake::new(origin, Some(shown(&self.key(key))), message));
+    }
+
+    /// The same for a key that is given from the top.
+    pub(super) fn refuse_at(&mut self, key: &[&str], message: String) {
+        match key {
+            [] => {}
+            [key] => self.refuse(key, message),
+            [section, rest @ ..] => self.within(section, |r| r.refuse_at(rest, message)),
+        }
     }
 
     /// Where the value of `key` stands, or failing that its section.

@@ -24,6 +24,7 @@ use super::routing::{self, RoutingSettings, ServiceSettings};
 use super::secret::{Secret, Token};
 use super::source;
 use super::store::StoreSettings;
+use super::tls::TlsSettings;
 use super::value;
 
 /// Everything an operator can decide. Any value of this type that [`source::load`] or [`source::parse`] returns is valid.
@@ -116,14 +117,24 @@ impl Config {
     }
 
     fn check_listeners(&self, r: &mut Reader<'_>) {
-        let (gateway, registry) = (&self.gateway.listen, &self.registry.listen);
-        if gateway.is_empty() && registry.is_empty() {
+        let lists: [(&[&str], &[SocketAddr]); 5] = [
+            (&["gateway", "listen"], &self.gateway.listen),
+            (&["gateway", "h2c_listen"], &self.gateway.h2c_listen),
+            (&["gateway", "tls", "listen"], &self.gateway.tls.listen),
+            (&["registry", "listen"], &self.registry.listen),
+            (&["registry", "tls", "listen"], &self.registry.tls.listen),
+        ];
+        if lists.iter().all(|(_, addresses)| addresses.is_empty()) {
             r.within("gateway", |r| r.refuse("listen", "nothing to listen on: registry.listen is empty too".to_owned()));
         }
-        for address in gateway.iter().filter(|address| address.port() != 0 && registry.contains(address)) {
-            r.within("registry", |r| r.refuse("listen", format!("{address} is also in gateway.listen")));
+        for (at, (key, addresses)) in lists.iter().enumerate() {
+            for (other, earlier) in &lists[..at] {
+                for address in addresses.iter().filter(|address| address.port() != 0 && earlier.contains(address)) {
+                    r.refuse_at(key, format!("{address} is also in {}", other.join(".")));
+                }
+            }
         }
-        let writable = !registry.is_empty() || self.gateway.registry_api;
+        let writable = self.registry.is_on() || self.gateway.registry_api;
         if writable && self.registry.token.is_empty() {
             let who = "everyone whose address is in registry.allow_from may register services";
             r.warn(format!("no registry token is set: {who}"));
@@ -174,6 +185,10 @@ fn long_enough(secret: &str) -> Result<(), String> {
 pub struct GatewaySettings {
     /// Where it listens; empty switches it off. Port 0 takes any free one.
     pub listen: Vec<SocketAddr>,
+    /// Where it listens for HTTP/2 without TLS and without negotiation (prior knowledge).
+    pub h2c_listen: Vec<SocketAddr>,
+    /// Where it listens for TLS, and what it shows.
+    pub tls: TlsSettings,
     /// Whether it also answers the registry's paths.
     pub registry_api: bool,
     /// Worker threads; 0 means one for each core.
@@ -181,9 +196,17 @@ pub struct GatewaySettings {
 }
 
 impl GatewaySettings {
+    /// Whether it listens anywhere.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        [&self.listen, &self.h2c_listen, &self.tls.listen].into_iter().any(|addresses| !addresses.is_empty())
+    }
+
     fn read(r: &mut Reader<'_>) -> Self {
         Self {
             listen: r.addresses("listen", &[everywhere(8000)]),
+            h2c_listen: r.addresses("h2c_listen", &[]),
+            tls: r.within("tls", TlsSettings::read),
             registry_api: r.boolean("registry_api", true),
             workers: r.integer("workers", 0u32, 0..=1024) as usize,
         }
@@ -195,6 +218,8 @@ impl GatewaySettings {
 pub struct RegistrySettings {
     /// Where it listens; empty switches it off. Port 0 takes any free one.
     pub listen: Vec<SocketAddr>,
+    /// Where it listens for TLS, and what it shows.
+    pub tls: TlsSettings,
     /// The tokens of which a writer must present one; empty asks for none.
     pub token: Vec<Token>,
     /// Networks from which writes are accepted.
@@ -204,9 +229,16 @@ pub struct RegistrySettings {
 }
 
 impl RegistrySettings {
+    /// Whether it listens anywhere.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        !(self.listen.is_empty() && self.tls.listen.is_empty())
+    }
+
     fn read(r: &mut Reader<'_>) -> Self {
         Self {
             listen: r.addresses("listen", &[everywhere(8888)]),
+            tls: r.within("tls", TlsSettings::read),
             token: r.secret_list("token", Token::parse),
             allow_from: r.networks("allow_from", &own_networks()),
             endpoint_allow: r.networks("endpoint_allow", &[]),
@@ -255,6 +287,12 @@ pub struct LimitSettings {
     pub body_rate: Option<u64>,
     /// Over how much waiting [`Self::body_rate`] is the average.
     pub body_rate_window: Duration,
+    /// How long a TLS handshake may take.
+    pub tls_handshake: Duration,
+    /// Requests under way at once on one HTTP/2 connection.
+    pub h2_streams: u32,
+    /// Requests that a client may take back on one HTTP/2 connection within a second.
+    pub h2_resets: u32,
     /// Client connections at once.
     pub connections: usize,
     /// Of them, those from one address or one /64 of IPv6, if bounded.
@@ -295,6 +333,9 @@ impl LimitSettings {
             idle_keepalive: r.duration("idle_keepalive", secs(75), ms(10)..=HOUR),
             body_rate: Some(r.bytes("body_rate", 100, 0..=KIB * KIB)).filter(|rate| *rate > 0),
             body_rate_window: r.duration("body_rate_window", secs(30), ms(10)..=HOUR),
+            tls_handshake: r.duration("tls_handshake", secs(10), ms(10)..=secs(300)),
+            h2_streams: r.integer("h2_streams", 100u32, 1..=10_000),
+            h2_resets: r.integer("h2_resets", 200u32, 1..=1_000_000),
             connections: r.integer("connections", 20_000u32, 1..=1_000_000) as usize,
             connections_per_client: unless_zero(r.integer("connections_per_client", 0u32, 0..=1_000_000)).map(|n| n as usize),
             requests_per_connection: unless_zero(r.integer("requests_per_connection", 0u32, 0..=1_000_000_000)),

@@ -7,6 +7,7 @@ use crate::proxy::headers::new_request_id;
 use crate::telemetry::access::{AccessLog, Entry};
 use crate::telemetry::metrics::Metrics;
 use bytes::Bytes;
+use http::{HeaderValue, Response};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -23,6 +24,32 @@ pub struct Observer {
 
 impl AcceptObserver for Observer {
     fn refused(&self, refusal: &Refusal, client: Option<SocketAddr>) -> Bytes {
+        let (id, time_ms) = self.note(refusal, client);
+        let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_millis(time_ms));
+        problem::wire(refusal.reason, refusal.detail, &id, &date).into()
+    }
+
+    fn refused_stream(&self, refusal: &Refusal, client: Option<SocketAddr>) -> Response<Bytes> {
+        let (id, _) = self.note(refusal, client);
+        problem::response(refusal.reason, refusal.detail, refusal.reason.retry_after_s(), &id, Vec::new())
+    }
+
+    fn limit_hit(&self, limit: &'static str) {
+        self.metrics.limit_hit(limit);
+    }
+
+    fn connection_opened(&self) {
+        self.metrics.connections.inc();
+    }
+
+    fn connection_closed(&self) {
+        self.metrics.connections.dec();
+    }
+}
+
+impl Observer {
+    /// Counts and logs a refusal. Its id, and when it was.
+    fn note(&self, refusal: &Refusal, client: Option<SocketAddr>) -> (HeaderValue, u64) {
         self.metrics.answered(refusal.reason);
         match refusal.reason {
             Reason::RequestTimeout => self.metrics.limit_hit("head_deadline"),
@@ -50,19 +77,6 @@ impl AcceptObserver for Observer {
             user_agent: b"",
             traceparent: b"",
         });
-        let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_millis(time_ms));
-        problem::wire(refusal.reason, refusal.detail, &id, &date).into()
-    }
-
-    fn limit_hit(&self, limit: &'static str) {
-        self.metrics.limit_hit(limit);
-    }
-
-    fn connection_opened(&self) {
-        self.metrics.connections.inc();
-    }
-
-    fn connection_closed(&self) {
-        self.metrics.connections.dec();
+        (id, time_ms)
     }
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::accept::chunks::ChunkFraming;
 use crate::accept::head::{BodyLength, check};
-use crate::accept::{BindError, BoundListener, is_malformed_body, service};
+use crate::accept::{BindError, BoundListener, Entrance, is_malformed_body, service};
 use parking_lot::Mutex;
 use pingora::ErrorSource;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -56,6 +56,11 @@ struct Observer {
 }
 
 impl AcceptObserver for Observer {
+    fn refused_stream(&self, refusal: &Refusal, _client: Option<SocketAddr>) -> http::Response<Bytes> {
+        self.refused.lock().push(refusal.reason);
+        http::Response::new(Bytes::from(refusal.detail))
+    }
+
     fn refused(&self, refusal: &Refusal, _client: Option<SocketAddr>) -> Bytes {
         self.refused.lock().push(refusal.reason);
         let (status, detail) = (refusal.reason.status(), refusal.detail);
@@ -432,7 +437,7 @@ async fn a_listener_knows_its_port_refuses_a_taken_one_and_closes_on_demand() {
     early.send(get("/local")).await;
     let (drain, observer) = (Arc::new(Drain::default()), Arc::new(Observer::default()));
     let app = app(AcceptSettings::default(), address, drain.clone(), observer);
-    let mut service = service("test", vec![listener], app, None);
+    let mut service = service("test", vec![Entrance { listeners: vec![listener], app }], drain.clone(), None);
     let (_keep, shutdown) = tokio::sync::watch::channel(false);
     let accepting = tokio::spawn(async move { service.start_service(None, shutdown, 1).await });
     assert_eq!(early.body().await, "local");
@@ -457,7 +462,7 @@ async fn whoever_waits_to_be_accepted_when_the_listener_closes_is_served() {
     let drain = Arc::new(Drain::default());
     drain.stop_listening();
     let app = app(AcceptSettings::default(), address, drain.clone(), Arc::default());
-    let mut service = service("test", vec![listener], app, None);
+    let mut service = service("test", vec![Entrance { listeners: vec![listener], app }], drain.clone(), None);
     let (_keep, shutdown) = tokio::sync::watch::channel(false);
     let accepting = tokio::spawn(async move { service.start_service(None, shutdown, 1).await });
     waiting[1].send(get("/local")).await;
@@ -473,8 +478,9 @@ async fn listen(settings: AcceptSettings) -> (tokio::task::JoinHandle<()>, Socke
     let listener = BoundListener::bind("[::]:0".parse().unwrap()).unwrap();
     let port = listener.local_addr().port();
     let address = SocketAddr::from(([127, 0, 0, 1], port));
-    let app = app(settings, address, Arc::default(), Arc::default());
-    let mut service = service("test", vec![listener], app, None);
+    let drain = Arc::<Drain>::default();
+    let app = app(settings, address, drain.clone(), Arc::default());
+    let mut service = service("test", vec![Entrance { listeners: vec![listener], app }], drain.clone(), None);
     let listening = tokio::spawn(async move {
         let (_keep, shutdown) = tokio::sync::watch::channel(false);
         service.start_service(None, shutdown, 1).await;
