@@ -141,6 +141,9 @@ pub struct ServiceStatus {
     /// The service.
     #[cfg_attr(feature = "schema", schemars(schema_with = "schema::service_name"))]
     pub service_name: String,
+    /// Whether ejections and failed probes are ignored, because too few instances are left.
+    #[serde(default)]
+    pub panic: bool,
     /// Its instances.
     pub instances: Vec<InstanceStatus>,
 }
@@ -170,6 +173,19 @@ pub struct InstanceStatus {
     /// Whether its lease is over and it is held.
     #[serde(default)]
     pub held: bool,
+    /// For how many seconds more it is ejected, because it did worse than the others; 0 when it is not.
+    #[serde(default)]
+    pub ejected_seconds: f64,
+    /// Whether it passes its active probes; `null` before the first one, and where there are none.
+    #[serde(default)]
+    pub probe_passed: Option<bool>,
+    /// The part of its share of traffic that it gets now, 0.1 to 1: less than 1 while it starts slowly.
+    #[serde(default = "whole")]
+    pub share: f64,
+}
+
+const fn whole() -> f64 {
+    1.0
 }
 
 /// Where registrations are persisted.
@@ -302,6 +318,7 @@ mod tests {
             health_cache: HealthCacheStatus { size: 0, max_size: 10_000, ttl: 5.0, hits: 3, misses: 1, hit_rate: 0.75 },
             services: vec![ServiceStatus {
                 service_name: "abc".into(),
+                panic: false,
                 instances: vec![InstanceStatus {
                     instance_id: "a:80".into(),
                     endpoint: "http://a".into(),
@@ -311,6 +328,9 @@ mod tests {
                     in_flight: 0,
                     ewma_ms: 1.25,
                     held: false,
+                    ejected_seconds: 0.0,
+                    probe_passed: Some(true),
+                    share: 1.0,
                 }],
             }],
             names: vec![NameStatus { name: "a".into(), addresses: vec!["10.0.0.1".into()], error: None }],
@@ -340,8 +360,8 @@ mod tests {
                 r#""cache":{"size":1,"max_size":null,"ttl":60.0,"services":["abc"]},"#,
                 r#""service_discovery_cache":{"size":1,"max_size":null,"ttl":60.0,"services":["abc"]},"#,
                 r#""health_cache":{"size":0,"max_size":10000,"ttl":5.0,"hits":3,"misses":1,"hit_rate":0.75},"#,
-                r#""services":[{"service_name":"abc","instances":[{"instance_id":"a:80","endpoint":"http://a","status":"healthy","#,
-                r#""breaker":"closed","addresses":["10.0.0.1:80"],"in_flight":0,"ewma_ms":1.25,"held":false}]}],"#,
+                r#""services":[{"service_name":"abc","panic":false,"instances":[{"instance_id":"a:80","endpoint":"http://a","status":"healthy","#,
+                r#""breaker":"closed","addresses":["10.0.0.1:80"],"in_flight":0,"ewma_ms":1.25,"held":false,"ejected_seconds":0.0,"probe_passed":true,"share":1.0}]}],"#,
                 r#""names":[{"name":"a","addresses":["10.0.0.1"],"error":null}],"#,
                 r#""store":{"kind":"embedded","path":"./vertice-data","healthy":true,"detail":null,"redis":null},"#,
                 r#""replicas":[{"replica_id":"r1","zone":null,"local":true,"version":null,"seen_seconds_ago":0.0}],"snapshot":{"generation":9},"#,

@@ -9,7 +9,7 @@ use crate::concurrency::ConcurrencyCell;
 use crate::lease::Lease;
 use crate::load::Ewma;
 use crate::outcome::Verdict;
-use crate::outlier::TallyCell;
+use crate::outlier::{ReviewCell, TallyCell};
 use crate::record::ReplicaId;
 use crate::retry::BudgetCell;
 use crate::standing::StandingCell;
@@ -41,6 +41,8 @@ pub struct ServiceCells {
     pub retry_budget: BudgetCell,
     /// How many requests it may be working on.
     pub concurrency: ConcurrencyCell,
+    /// When its instances are compared next, and what was last told of them.
+    pub review: ReviewCell,
 }
 
 impl Cells {

@@ -11,7 +11,7 @@ use crate::seed;
 use crate::table::{Attach, Service, Upstream};
 use crate::time::Moment;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// When an instance is ejected, and for how long.
@@ -96,6 +96,78 @@ impl TallyCell {
     fn take(&self) -> Tally {
         let (counts, micros) = (self.counts.swap(0, Ordering::Relaxed), self.micros.swap(0, Ordering::Relaxed));
         Tally { answers: counts as u32, errors: (counts >> 32) as u32, micros }
+    }
+}
+
+/// How many of a service's instances something is held against.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shed {
+    /// Those that are ejected.
+    pub ejected: u32,
+    /// Those whose probes fail.
+    pub failed: u32,
+    /// Whether that is ignored, because too few others are left.
+    pub panics: bool,
+}
+
+impl Shed {
+    /// Whether there is anything to tell.
+    #[must_use]
+    pub const fn is_any(&self) -> bool {
+        self.ejected > 0 || self.failed > 0 || self.panics
+    }
+}
+
+/// Whether a service's instances are to be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// The interval is not over.
+    NotYet,
+    /// An interval begins; what was counted before is not of one.
+    First,
+    /// The interval is over, and the next one begins.
+    Now,
+}
+
+/// When a service's instances are compared next, and what was last told of them. Written by one task.
+#[derive(Debug, Default)]
+pub struct ReviewCell {
+    due_nanos: AtomicU64,
+    ejected: AtomicU32,
+    failed: AtomicU32,
+    panics: AtomicBool,
+}
+
+impl ReviewCell {
+    /// Whether they are to be compared at `now`; plans the next time if so. One that is late by more than an interval was not
+    /// compared for a while, and begins anew.
+    pub fn due(&self, now: Moment, interval: Duration) -> Due {
+        let due = Moment::from_nanos(self.due_nanos.load(Ordering::Relaxed));
+        if now < due && due <= now.plus(interval) {
+            return Due::NotYet;
+        }
+        self.due_nanos.store(now.plus(interval).nanos(), Ordering::Relaxed);
+        let is_late = due == Moment::ZERO || now.since(due) > interval || due > now;
+        if is_late { Due::First } else { Due::Now }
+    }
+
+    /// What was last told.
+    #[must_use]
+    pub fn shed(&self) -> Shed {
+        Shed {
+            ejected: self.ejected.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+            panics: self.panics.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Notes what is told now; gives what was told before.
+    pub fn show(&self, shed: Shed) -> Shed {
+        let before = self.shed();
+        self.ejected.store(shed.ejected, Ordering::Relaxed);
+        self.failed.store(shed.failed, Ordering::Relaxed);
+        self.panics.store(shed.panics, Ordering::Relaxed);
+        before
     }
 }
 

@@ -26,7 +26,14 @@ impl StandingCell {
     /// Whether something is held against it now.
     #[must_use]
     pub fn is_out(&self, now: Moment) -> bool {
-        self.ejected_until_nanos.load(Ordering::Relaxed) > now.nanos() || self.probed().is_failed()
+        self.ejected_until_nanos.load(Ordering::Relaxed) > now.nanos() || self.has_failed_probes()
+    }
+
+    /// Whether its active probes fail.
+    #[must_use]
+    pub fn has_failed_probes(&self) -> bool {
+        // A verdict that comes after probing was switched off means nothing, and would stand for ever.
+        self.probed().is_failed() && self.probe_due().is_some()
     }
 
     /// When its ejection ends, if it is ejected.
@@ -84,6 +91,12 @@ impl StandingCell {
         }
     }
 
+    /// It is probed from now on, at `first` for the first time.
+    pub fn begin_probes(&self, first: Moment) {
+        self.probed.store(Probed::default().pack(), Ordering::Relaxed);
+        self.plan_probe(first);
+    }
+
     /// Plans its next probe.
     pub fn plan_probe(&self, due: Moment) {
         self.probe_due_nanos.store(due.nanos().max(1), Ordering::Relaxed);
@@ -126,11 +139,23 @@ mod tests {
         assert!(cell.is_out(Moment::from_millis(49)) && !cell.is_out(until));
         assert_eq!((cell.since(), cell.ejections()), (until, 1));
         let policy = ProbePolicy { failures: 1, ..ProbePolicy::default() };
+        cell.begin_probes(until);
         assert_eq!(cell.note_probe(false, &policy, until), Some(false));
         assert!(cell.is_out(until));
         cell.starts_over(Moment::from_millis(60));
         assert!(!cell.is_out(Moment::ZERO));
         assert_eq!((cell.since(), cell.ejections()), (Moment::from_millis(60), 0));
+    }
+
+    #[test]
+    fn a_verdict_that_comes_too_late_means_nothing() {
+        let (cell, policy) = (StandingCell::default(), ProbePolicy { failures: 1, ..ProbePolicy::default() });
+        cell.begin_probes(Moment::ZERO);
+        cell.forget_probes();
+        cell.note_probe(false, &policy, Moment::ZERO);
+        assert!(!cell.is_out(Moment::ZERO));
+        cell.begin_probes(Moment::ZERO);
+        assert!(!cell.is_out(Moment::ZERO));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! and benches can share it; nobody else links it. `src/ARCHITECTURE.md` draws the rooms and the arrows between them.
 
 pub mod accept;
+pub mod active_probes;
 pub mod aliases;
 pub mod cli;
 pub mod clock;
@@ -15,6 +16,7 @@ pub mod edge;
 pub mod held;
 pub mod listeners;
 pub mod noticeboard;
+pub mod outliers;
 pub mod persistence;
 pub mod probe;
 mod problem;

@@ -4,6 +4,7 @@ use crate::accept::{
     AcceptApp, AcceptService, AcceptSettings, BindError, Certificate, Drain, DrainSignal, DrainTimes, Entrance, HeadLimits,
     Http2Limits, Protocol, Tls, service,
 };
+use crate::active_probes::ActiveProbes;
 use crate::aliases::Aliases;
 use crate::clock;
 use crate::config::{AccessLog as AccessSetting, Config, Secret, StoreKind, TlsSettings, Token};
@@ -13,6 +14,7 @@ use crate::edge::{Edge, Observer, Shared};
 use crate::held::HeldProbes;
 use crate::listeners::{Addresses, Doors, Listeners};
 use crate::noticeboard::NoticeBoard;
+use crate::outliers::Outliers;
 use crate::persistence::Persistence;
 use crate::probe::Prober;
 use crate::proxy::admit::Routing;
@@ -249,7 +251,7 @@ impl BackgroundService for RegistrarService {
     }
 }
 
-/// Names, silent and held instances, the host's own addresses, and news for watchers.
+/// Names, silent, held, probed and compared instances, the host's own addresses, and news for watchers.
 struct Housekeeper {
     shared: Arc<Shared>,
     handle: Handle,
@@ -269,6 +271,8 @@ impl BackgroundService for Housekeeper {
             self.sweep(),
             self.watch_own_addresses(),
             self.probe_held(),
+            self.probe_actively(),
+            Outliers { table: self.shared.table.clone() }.run(),
             board.run()
         );
     }
@@ -290,6 +294,12 @@ impl Housekeeper {
         let Shared { table, metrics, control, .. } = &*self.shared;
         let (table, metrics, prober) = (table.clone(), metrics.clone(), control.load().prober.clone());
         HeldProbes { table, prober, metrics, registrar: self.handle.clone() }.run(probes).await;
+    }
+
+    async fn probe_actively(&self) {
+        let Shared { table, metrics, control, .. } = &*self.shared;
+        let (table, metrics, prober) = (table.clone(), metrics.clone(), control.load().prober.clone());
+        ActiveProbes { table, prober, metrics }.run().await;
     }
 
     async fn watch_own_addresses(&self) {

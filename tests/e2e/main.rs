@@ -6,6 +6,7 @@
     reason = "tests fail by panicking, and show why; helpers outside #[test] functions count as tests too"
 )]
 
+mod balance;
 mod cli;
 mod demo;
 mod discovery;

@@ -299,6 +299,7 @@ proptest! {
 }
 
 fn fail_probes(upstream: &Upstream<Bare>, now: Moment) {
+    upstream.cells.standing.begin_probes(now);
     for _ in 0..3 {
         upstream.cells.standing.note_probe(false, &Policy::default().probes, now);
     }

@@ -137,6 +137,17 @@ fn it_stays_out_longer_each_time_until_it_has_behaved() {
 }
 
 #[test]
+fn an_interval_is_counted_from_its_beginning() {
+    let (cell, at) = (ReviewCell::default(), |seconds: u64| Moment::from_millis(seconds * 1000));
+    assert_eq!(cell.due(at(100), 10 * SECOND), Due::First);
+    assert_eq!(cell.due(at(109), 10 * SECOND), Due::NotYet);
+    assert_eq!(cell.due(at(110), 10 * SECOND), Due::Now);
+    assert_eq!(cell.due(at(131), 10 * SECOND), Due::First, "nobody looked for an interval");
+    assert_eq!(cell.due(at(132), SECOND), Due::First, "the interval was made shorter");
+    assert_eq!(cell.due(at(133), SECOND), Due::Now);
+}
+
+#[test]
 fn what_was_counted_before_the_first_interval_is_forgotten() {
     let service = fleet(3, OutlierPolicy::default());
     (0..3).for_each(|at| answer(&service, at, if at == 0 { 500 } else { 200 }, 1000));

@@ -10,6 +10,7 @@ use vertice_api::gateway::{
     CacheStatus, CircuitBreaker, GatewayStatus, HealthCacheStatus, InstanceStatus, LeaseStatus, NameStatus, RedisStatus,
     ReplicaStatus, ServiceStatus, SnapshotStatus, StoreStatus,
 };
+use vertice_core::balance;
 use vertice_core::breaker::Phase;
 use vertice_core::time::Moment;
 
@@ -125,21 +126,24 @@ fn health_cache(control: &Control) -> HealthCacheStatus {
 }
 
 fn service_status(service: &Service, now: Moment) -> ServiceStatus {
-    let instances = service.instances.iter().map(|upstream| instance_status(upstream, now)).collect();
-    ServiceStatus { service_name: service.name.to_string(), instances }
+    let instances = service.instances.iter().map(|upstream| instance_status(service, upstream, now)).collect();
+    ServiceStatus { service_name: service.name.to_string(), panic: balance::is_in_panic(service, now), instances }
 }
 
-fn instance_status(upstream: &Upstream, now: Moment) -> InstanceStatus {
-    let load = &upstream.cells.load;
+fn instance_status(service: &Service, upstream: &Arc<Upstream>, now: Moment) -> InstanceStatus {
+    let seen = balance::explain(service, upstream, now);
     InstanceStatus {
         held: upstream.cells.lease.is_held(),
         instance_id: upstream.facts.id.to_string(),
         endpoint: upstream.facts.endpoint.to_string(),
         status: upstream.status().as_str().to_owned(),
-        breaker: upstream.cells.breaker.load().phase(now).as_str().to_owned(),
+        breaker: seen.breaker.as_str().to_owned(),
         addresses: upstream.addresses.iter().map(ToString::to_string).collect(),
-        in_flight: load.in_flight().into(),
-        ewma_ms: rounded(f64::from(load.ewma().micros().unwrap_or(0.0)) / 1000.0),
+        in_flight: seen.in_flight.into(),
+        ewma_ms: rounded(seen.average.unwrap_or_default().as_secs_f64() * 1000.0),
+        ejected_seconds: rounded(seen.ejected_for.unwrap_or_default().as_secs_f64()),
+        probe_passed: seen.probe,
+        share: rounded(seen.share),
     }
 }
 

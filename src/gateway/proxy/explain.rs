@@ -5,6 +5,8 @@ use crate::upstream::{Service, Upstream};
 use http::HeaderValue;
 use serde::Serialize;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use vertice_core::balance;
 use vertice_core::outcome::Ending;
 use vertice_core::policy::Algorithm;
 use vertice_core::reason::Reason;
@@ -44,6 +46,14 @@ struct Candidate {
     /// Whether it takes traffic, its breaker aside.
     usable: bool,
     breaker: &'static str,
+    /// For how long it is still passed over, because it did worse than the others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ejected_ms: Option<u128>,
+    /// What its active probes say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probe_passed: Option<bool>,
+    /// The part of its share that it gets.
+    share: f64,
     in_flight: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     average_us: Option<u64>,
@@ -94,9 +104,8 @@ impl Explanation {
         self.service = Some(service.name.to_string());
         self.route = route.map(str::to_owned);
         self.algorithm = Some(word(service.policy.balance.algorithm));
-        let is_usable = |upstream| service.usable.iter().any(|usable| std::sync::Arc::ptr_eq(usable, upstream));
         let listed = service.instances.iter().take(CANDIDATES_MAX);
-        self.candidates = listed.map(|upstream| Candidate::of(upstream, is_usable(upstream), now)).collect();
+        self.candidates = listed.map(|upstream| Candidate::of(service, upstream, now)).collect();
         self.candidates_omitted = service.instances.len() - self.candidates.len();
     }
 
@@ -153,16 +162,19 @@ impl Explanation {
 }
 
 impl Candidate {
-    fn of(upstream: &Upstream, usable: bool, now: Moment) -> Self {
-        let cells = &upstream.cells;
+    fn of(service: &Service, upstream: &Arc<Upstream>, now: Moment) -> Self {
+        let seen = balance::explain(service, upstream, now);
         Self {
             instance: upstream.facts.id.to_string(),
             status: upstream.status().as_str(),
-            usable,
-            breaker: cells.breaker.load().phase(now).as_str(),
-            in_flight: cells.load.in_flight(),
-            average_us: cells.load.ewma().expected(now).map(|micros| micros as u64),
-            weight: upstream.facts.weight,
+            usable: seen.is_usable,
+            breaker: seen.breaker.as_str(),
+            ejected_ms: seen.ejected_for.map(|span| span.as_millis()),
+            probe_passed: seen.probe,
+            share: seen.share,
+            in_flight: seen.in_flight,
+            average_us: seen.average.map(|average| u64::try_from(average.as_micros()).unwrap_or(u64::MAX)),
+            weight: seen.weight,
             zone: upstream.facts.zone.as_deref().map(str::to_owned),
             version: upstream.facts.version.as_deref().map(str::to_owned),
         }

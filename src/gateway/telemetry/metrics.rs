@@ -44,6 +44,16 @@ pub struct Metrics {
     pub retries: IntCounterVec,
     /// `vertice_breaker_transitions_total{service,to}`
     pub breaker_transitions: IntCounterVec,
+    /// `vertice_outlier_ejections_total{service,cause}`
+    pub ejections: IntCounterVec,
+    /// `vertice_outlier_ejected{service}`
+    pub ejected: IntGaugeVec,
+    /// `vertice_active_probes_total{service,result}`
+    pub active_probes: IntCounterVec,
+    /// `vertice_active_probes_failing{service}`
+    pub failing: IntGaugeVec,
+    /// `vertice_balance_panic{service}`
+    pub panicking: IntGaugeVec,
     /// `vertice_service_instances{service,state}`
     pub service_instances: IntGaugeVec,
     /// `vertice_requests_in_flight`
@@ -169,6 +179,21 @@ impl Metrics {
                 "vertice_breaker_transitions_total",
                 "Changes of instances' circuit breakers, by the state they went to.",
                 &["service", "to"],
+            )?,
+            ejections: counters(
+                &d,
+                "vertice_outlier_ejections_total",
+                "Instances ejected because they did worse than the others of their service.",
+                &["service", "cause"],
+            )?,
+            ejected: int_gauges(&d, "vertice_outlier_ejected", "Instances that are ejected now.", &["service"])?,
+            active_probes: counters(&d, "vertice_active_probes_total", "Active probes, by result.", &["service", "result"])?,
+            failing: int_gauges(&d, "vertice_active_probes_failing", "Instances whose active probes fail.", &["service"])?,
+            panicking: int_gauges(
+                &d,
+                "vertice_balance_panic",
+                "1 while ejections and failed probes are ignored, because too few instances are left.",
+                &["service"],
             )?,
             service_instances: int_gauges(
                 &d,

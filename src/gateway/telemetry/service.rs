@@ -7,10 +7,13 @@ use prometheus::{Histogram, IntCounter};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use vertice_core::cell::Transition;
+use vertice_core::outlier::{Cause, Shed};
 
 /// The methods with a label of their own; others count as `_OTHER` (OpenTelemetry's rule), so that clients cannot invent
 /// series.
 const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "_OTHER"];
+
+const PROBE_RESULTS: [&str; 2] = ["failed", "passed"];
 
 /// The route label of requests under `/v2/`.
 pub const V2_ROUTE: &str = "v2";
@@ -66,6 +69,33 @@ impl ServiceMetrics {
         self.all.breaker_transitions.with_label_values(&[&*self.service, transition.to.as_str()]).inc();
     }
 
+    /// Counts an ejection.
+    pub fn ejected(&self, cause: Cause) {
+        if self.gone.load(Ordering::Relaxed) {
+            return;
+        }
+        self.all.ejections.with_label_values(&[&*self.service, cause.as_str()]).inc();
+    }
+
+    /// Counts an active probe.
+    pub fn probed(&self, passed: bool) {
+        if self.gone.load(Ordering::Relaxed) {
+            return;
+        }
+        self.all.active_probes.with_label_values(&[&*self.service, PROBE_RESULTS[usize::from(passed)]]).inc();
+    }
+
+    /// Tells how many instances something is held against.
+    pub fn set_shed(&self, shed: Shed) {
+        if self.gone.load(Ordering::Relaxed) {
+            return;
+        }
+        let service = &[&*self.service];
+        self.all.ejected.with_label_values(service).set(shed.ejected.into());
+        self.all.failing.with_label_values(service).set(shed.failed.into());
+        self.all.panicking.with_label_values(service).set(shed.panics.into());
+    }
+
     /// Tells how many instances there are.
     pub fn set_instances(&self, registered: usize, usable: usize) {
         let set = |state: &str, count: usize| {
@@ -84,6 +114,15 @@ impl ServiceMetrics {
         let _ = self.all.request_duration.remove_label_values(&[service]);
         let _ = self.all.retries.remove_label_values(&[service]);
         let _ = self.all.health_breaker.remove_label_values(&[service]);
+        for gauge in [&self.all.ejected, &self.all.failing, &self.all.panicking] {
+            let _ = gauge.remove_label_values(&[service]);
+        }
+        for cause in Cause::ALL {
+            let _ = self.all.ejections.remove_label_values(&[service, cause.as_str()]);
+        }
+        for result in PROBE_RESULTS {
+            let _ = self.all.active_probes.remove_label_values(&[service, result]);
+        }
         for phase in ["closed", "open", "half_open"] {
             let _ = self.all.breaker_transitions.remove_label_values(&[service, phase]);
         }
@@ -150,6 +189,9 @@ mod tests {
         service.count(&Method::GET, 200);
         service.count(&Method::from_bytes(b"BREW").unwrap(), 418);
         service.set_instances(2, 1);
+        service.ejected(Cause::Latency);
+        service.probed(true);
+        service.set_shed(Shed { ejected: 1, failed: 0, panics: true });
         let text = all.render(Scope::DataPlane);
         assert!(
             text.contains(r#"http_requests_total{method="GET",route="v2",service="nmap_service",status="200"} 1"#),
