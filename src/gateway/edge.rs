@@ -19,9 +19,12 @@ use crate::proxy::client::{Client, Forwarding};
 use crate::proxy::ctx::{Ctx, Forward};
 use crate::proxy::fail::Failure;
 use crate::proxy::headers;
+use crate::proxy::limits::Quoted;
+use crate::proxy::overload::Permit;
 use crate::proxy::rules::Rules;
 use crate::proxy::watch::{Watch, Watchdog};
 use crate::random::random;
+use crate::rates::Rates;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{self, Table};
@@ -54,6 +57,8 @@ pub struct Shared {
     pub control: ArcSwap<Control>,
     /// The routing table.
     pub table: Arc<Table>,
+    /// The rate limits in force, whatever rules name them.
+    pub rates: Arc<Rates>,
     /// Watches over silent instances.
     pub watchdog: Arc<Watchdog>,
     /// Whether the process is on its way out.
@@ -106,6 +111,7 @@ impl Edge {
             is_upgrade: session.is_upgrade_req() && headers::names_websocket(&session.req_header().headers),
             is_tunnel: false,
             preference,
+            permit: Permit::default(),
             tried: vertice_core::balance::Tried::default(),
             next: None,
             attempt: None,
@@ -129,9 +135,14 @@ impl Edge {
             ctx.forward = Some(forward);
             return Err(body_too_large(limit));
         }
+        let (client, fields) = (ctx.client.as_ref(), &session.req_header().headers);
+        let (quoted, taken_in) = rules.take_in(&mut forward, client, fields, &self.shared.metrics);
+        ctx.quoted = quoted;
         let name = forward.service.name.as_str();
-        let first = Attempt::start(&forward.service, &mut forward.tried, &forward.preference);
-        let first = first.map_err(|refusal| Failure::no_pick(refusal, name, clock::mono()));
+        let first = taken_in.and_then(|()| {
+            let first = Attempt::start(&forward.service, &mut forward.tried, &forward.preference);
+            first.map_err(|refusal| Failure::no_pick(refusal, name, clock::mono()))
+        });
         let refused = first.as_ref().err().cloned();
         forward.next = first.ok();
         // Kept even when nobody can be picked: the refusal is the service's in the metrics.
@@ -318,6 +329,9 @@ impl ProxyHttp for Edge {
         forward.body_started |= body.is_some();
         let was_sent = forward.request_sent;
         forward.request_sent |= end_of_stream;
+        if end_of_stream && !was_sent {
+            forward.permit.sent();
+        }
         if forward.attempt.as_ref().is_some_and(Attempt::has_answer) {
             Self::expect_more(ctx);
         } else if end_of_stream && !was_sent {
@@ -350,6 +364,9 @@ impl ProxyHttp for Edge {
             return Err(Error::explain(ErrorType::HTTPStatus(status.as_u16()), "another instance is asked").into_up());
         }
         let Some(forward) = &mut ctx.forward else { return Ok(()) };
+        if forward.request_sent {
+            forward.permit.answered(status, &upstream_response.headers);
+        }
         if let Some(attempt) = &mut forward.attempt {
             attempt.answered();
             if let (true, Some(watch)) = (is_tunnel, &attempt.watch) {
@@ -403,6 +420,10 @@ impl ProxyHttp for Edge {
         }
         if let Some(field) = cookie(ctx, upstream_response.status) {
             upstream_response.append_header(http::header::SET_COOKIE, field)?;
+        }
+        let is_final = !upstream_response.status.is_informational();
+        for (name, value) in ctx.quoted.iter().filter(|_| is_final).flat_map(Quoted::fields) {
+            upstream_response.append_header(name, value)?;
         }
         if let Some(field) = explain::field(ctx).filter(|_| !upstream_response.status.is_informational()) {
             upstream_response.insert_header("X-Vertice-Explain", field)?;

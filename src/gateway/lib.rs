@@ -22,6 +22,7 @@ pub mod probe;
 mod problem;
 pub mod proxy;
 pub mod random;
+pub mod rates;
 pub mod registrar;
 pub mod resolve;
 pub mod server;

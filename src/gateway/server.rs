@@ -18,9 +18,11 @@ use crate::outliers::Outliers;
 use crate::persistence::Persistence;
 use crate::probe::Prober;
 use crate::proxy::admit::Routing;
+use crate::proxy::overload::Process;
 use crate::proxy::rules::{self, Rules};
 use crate::proxy::watch::SWEEP;
 use crate::random::random;
+use crate::rates::{self, Rates};
 use crate::registrar::outbox::Outbox;
 use crate::registrar::{Handle, Registrar};
 use crate::resolve::{self, Resolver};
@@ -163,9 +165,16 @@ impl Gateway {
             draining: drain.draining_watch(),
             started,
         };
+        let rates = Arc::new(Rates::new(metrics.clone()));
         let routing = Routing::new(config.routes.clone(), aliases, random());
         let shared = Arc::new(Shared {
-            rules: ArcSwap::from_pointee(Rules { settings: edge_settings(&config), routing }),
+            rules: ArcSwap::from_pointee(Rules {
+                settings: edge_settings(&config),
+                routing,
+                rates: rates.adopt(&config.rate_limits),
+                process: Process { max: config.limits.requests, ..Process::default() },
+            }),
+            rates,
             control: ArcSwap::from_pointee(control),
             table,
             watchdog: Arc::default(),
@@ -269,6 +278,7 @@ impl BackgroundService for Housekeeper {
         tokio::join!(
             resolver.run(self.handle.clone()),
             self.sweep(),
+            self.sweep_limits(),
             self.watch_own_addresses(),
             self.probe_held(),
             self.probe_actively(),
@@ -286,6 +296,22 @@ impl Housekeeper {
             let due = tick.tick().await;
             self.shared.control.load().host.note(due.elapsed(), clock::mono());
             self.shared.watchdog.sweep(clock::mono());
+        }
+    }
+
+    async fn sweep_limits(&self) {
+        let mut tick = tokio::time::interval(rates::SWEEP);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            self.shared.rates.sweep(clock::mono());
+            for service in self.shared.table.load_full().iter() {
+                let policy = &service.policy.concurrency;
+                if policy.is_bounded() {
+                    let cell = &service.cells.concurrency;
+                    service.x.set_concurrency(cell.in_flight(), cell.limit(policy));
+                }
+            }
         }
     }
 

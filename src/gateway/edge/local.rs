@@ -6,6 +6,7 @@ use crate::control::{BODY_MAX, Caller, Control, Outcome, Role};
 use crate::proxy::ctx::Ctx;
 use crate::proxy::explain::EXPLAIN;
 use crate::proxy::fail::Failure;
+use crate::proxy::limits::Quoted;
 use crate::telemetry::metrics::Metrics;
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request, Response};
@@ -51,6 +52,9 @@ pub(super) async fn fail(session: &mut Session, ctx: &mut Ctx, metrics: &Metrics
     metrics.answered(failure.reason);
     let mut response =
         crate::problem::response(failure.reason, &failure.detail, failure.retry_after_s, &ctx.request_id, Vec::new());
+    for (name, value) in ctx.quoted.iter().flat_map(Quoted::fields) {
+        response.headers_mut().append(name, value);
+    }
     if let Some(field) = explain::field(ctx) {
         response.headers_mut().insert(EXPLAIN, field);
     }
@@ -150,6 +154,7 @@ pub(super) fn response_head(parts: &http::response::Parts) -> Result<ResponseHea
 fn customary(name: &http::HeaderName) -> String {
     let word = |word: &str| match word {
         "id" => "ID".to_owned(),
+        "ratelimit" => "RateLimit".to_owned(),
         _ => word.char_indices().map(|(at, c)| if at == 0 { c.to_ascii_uppercase() } else { c }).collect(),
     };
     name.as_str().split('-').map(word).collect::<Vec<String>>().join("-")

@@ -3,6 +3,8 @@
 use super::attempt::Attempt;
 use super::client::Client;
 use super::explain::Explanation;
+use super::limits::Quoted;
+use super::overload::Permit;
 use super::rules::Rules;
 use crate::telemetry::metrics::RequestInFlight;
 use crate::upstream::Service;
@@ -27,6 +29,8 @@ pub struct Ctx {
     pub request_id: HeaderValue,
     /// Where it goes, once that is known.
     pub forward: Option<Forward>,
+    /// How it stands with its rate limits, if there are any.
+    pub quoted: Option<Quoted>,
     /// Why the gateway answered itself, if it did.
     pub reason: Option<Reason>,
     /// Bytes of the request's body that this attempt was given so far.
@@ -58,6 +62,8 @@ pub struct Forward {
     pub is_tunnel: bool,
     /// Who shall take it.
     pub preference: Preference,
+    /// Its places among the requests under way.
+    pub permit: Permit,
     /// Whom it was sent to so far.
     pub tried: Tried,
     /// The attempt that comes next.
@@ -93,6 +99,7 @@ impl Ctx {
             client: None,
             request_id,
             forward: None,
+            quoted: None,
             reason: None,
             body_bytes: 0,
             explanation: None,

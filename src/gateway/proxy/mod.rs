@@ -11,5 +11,7 @@ pub mod ctx;
 pub mod explain;
 pub mod fail;
 pub mod headers;
+pub mod limits;
+pub mod overload;
 pub mod rules;
 pub mod watch;

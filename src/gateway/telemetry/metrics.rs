@@ -5,6 +5,7 @@ use prometheus::{
     Counter, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
 };
+use vertice_core::priority::Priority;
 use vertice_core::reason::Reason;
 
 /// Two families share a name, or a label is malformed: a mistake in this file.
@@ -62,6 +63,14 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// `vertice_limit_hits_total{limit}`
     pub limit_hits: IntCounterVec,
+    /// `vertice_rate_limited_total{rate_limit}`
+    rate_limited: IntCounterVec,
+    /// `vertice_rate_limit_keys{rate_limit}`
+    rate_limit_keys: IntGaugeVec,
+    /// `vertice_requests_shed_total{limit,priority}`
+    shed: IntCounterVec,
+    /// `vertice_service_concurrency{service,kind}`
+    pub service_concurrency: IntGaugeVec,
     /// `vertice_access_log_dropped_total`
     pub access_dropped: IntCounter,
     /// `vertice_panics_total`
@@ -204,6 +213,25 @@ impl Metrics {
             in_flight: int_gauge(&d, "vertice_requests_in_flight", "Requests under way.")?,
             connections: int_gauge(&d, "vertice_connections", "Open client connections.")?,
             limit_hits: counters(&p, "vertice_limit_hits_total", "How often a limit was hit.", &["limit"])?,
+            rate_limited: counters(&d, "vertice_rate_limited_total", "Requests refused by a rate limit.", &["rate_limit"])?,
+            rate_limit_keys: int_gauges(
+                &d,
+                "vertice_rate_limit_keys",
+                "Quotas that a rate limit keeps apart.",
+                &["rate_limit"],
+            )?,
+            shed: counters(
+                &d,
+                "vertice_requests_shed_total",
+                "Requests refused because too many were under way.",
+                &["limit", "priority"],
+            )?,
+            service_concurrency: int_gauges(
+                &d,
+                "vertice_service_concurrency",
+                "Requests of a service under way, and how many there may be; only where that is bounded.",
+                &["service", "kind"],
+            )?,
             access_dropped: counter(&d, "vertice_access_log_dropped_total", "Access log lines dropped: its queue was full.")?,
             panics: counter(&p, "vertice_panics_total", "Panics caught; each one is a defect.")?,
             generation: int_gauge(&d, "vertice_snapshot_generation", "Generation of the routing table.")?,
@@ -350,6 +378,29 @@ impl Metrics {
     /// Counts a limit that was hit.
     pub fn limit_hit(&self, limit: &str) {
         self.limit_hits.with_label_values(&[limit]).inc();
+    }
+
+    /// Counts a request that was refused because too many were under way.
+    pub fn shed(&self, limit: &str, priority: Priority) {
+        let word = Priority::ALL.iter().find(|(_, other)| *other == priority).map_or("", |(word, _)| word);
+        self.shed.with_label_values(&[limit, word]).inc();
+    }
+
+    /// Counts a request that a rate limit refused.
+    pub fn rate_limited(&self, name: &str) {
+        self.rate_limited.with_label_values(&[name]).inc();
+    }
+
+    /// Tells how many quotas a rate limit keeps apart.
+    pub fn rate_limit_keys(&self, name: &str, count: usize) {
+        self.rate_limit_keys.with_label_values(&[name]).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Removes a rate limit's series: it is gone.
+    pub fn rate_limit_gone(&self, name: &str) {
+        // A series that never existed cannot be removed, which is fine.
+        let _ = self.rate_limited.remove_label_values(&[name]);
+        let _ = self.rate_limit_keys.remove_label_values(&[name]);
     }
 
     /// The text format of the families in `scope`.

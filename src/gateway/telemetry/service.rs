@@ -106,6 +106,16 @@ impl ServiceMetrics {
         set("usable", usable);
     }
 
+    /// Tells how many of its requests are under way, and how many may be.
+    pub fn set_concurrency(&self, in_flight: u32, limit: u32) {
+        if self.gone.load(Ordering::Relaxed) {
+            return;
+        }
+        for (kind, count) in [("in_flight", in_flight), ("limit", limit)] {
+            self.all.service_concurrency.with_label_values(&[&*self.service, kind]).set(count.into());
+        }
+    }
+
     /// Removes the service's series: it is gone.
     pub fn remove(&self) {
         self.gone.store(true, Ordering::Relaxed);
@@ -125,6 +135,9 @@ impl ServiceMetrics {
         }
         for phase in ["closed", "open", "half_open"] {
             let _ = self.all.breaker_transitions.remove_label_values(&[service, phase]);
+        }
+        for kind in ["in_flight", "limit"] {
+            let _ = self.all.service_concurrency.remove_label_values(&[service, kind]);
         }
         for state in ["registered", "usable"] {
             let _ = self.all.service_instances.remove_label_values(&[service, state]);

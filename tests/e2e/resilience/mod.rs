@@ -3,11 +3,13 @@
 mod attacks;
 mod breaker;
 mod clients;
+mod concurrency;
 mod connections;
 mod failures;
 mod faults;
 mod limit_answers;
 mod limits;
+mod rates;
 mod readers;
 mod retry;
 mod timeouts;
