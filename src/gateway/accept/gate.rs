@@ -10,7 +10,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -54,6 +54,8 @@ pub(super) struct Gate {
     client_closed: bool,
     /// Of a body that must keep a pace.
     pacing: Option<Pacing>,
+    /// Who waits for the answer to a handshake.
+    waiter: Option<Waker>,
     home: Home,
 }
 
@@ -64,6 +66,10 @@ enum Passage {
     Length(u64),
     /// The rest of a chunked body.
     Chunked(ChunkFraming),
+    /// Nothing, until the answer to a handshake is known: 101 opens the gate for everything, any other answer leaves it closed,
+    /// and what the client has sent meanwhile is its next request. A client may not send before the 101 (RFC 6455 §4.1); who
+    /// does it all the same shall not have it taken for the tunnel's by one side and for a request by the other.
+    Handshake,
     /// Everything: after a 101 the bytes belong to another protocol.
     Everything,
 }
@@ -88,6 +94,7 @@ impl Gate {
             passage: Passage::Length(0),
             client_closed: false,
             pacing: None,
+            waiter: None,
             home,
         }
     }
@@ -107,7 +114,7 @@ impl Gate {
         match &self.passage {
             Passage::Length(left) => *left == 0,
             Passage::Chunked(framing) => framing.is_done(),
-            Passage::Everything => true,
+            Passage::Handshake | Passage::Everything => true,
         }
     }
 
@@ -126,12 +133,12 @@ impl Gate {
             self.ahead = BytesMut::new();
         }
         self.passage = match head.body {
-            _ if head.websocket => Passage::Everything,
+            _ if head.websocket => Passage::Handshake,
             BodyLength::None => Passage::Length(0),
             BodyLength::Length(length) => Passage::Length(length),
             BodyLength::Chunked => Passage::Chunked(ChunkFraming::new()),
         };
-        self.pacing = pace.filter(|_| !matches!(self.passage, Passage::Length(0) | Passage::Everything)).map(Pacing::new);
+        self.pacing = pace.filter(|_| !matches!(self.passage, Passage::Length(0) | Passage::Handshake)).map(Pacing::new);
         match head.rewritten_target(&bytes) {
             Some(target) => {
                 let (before, behind) = (&bytes[head.head_start..head.target.start], &bytes[head.target.end..]);
@@ -170,6 +177,19 @@ impl Gate {
             ready!(self.poll_read_ahead(cx, room))?;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Looks at what the client is sent while a handshake is under way. Each head comes in a write of its own.
+    fn note_answer(&mut self, bytes: &[u8]) {
+        if !matches!(self.passage, Passage::Handshake) {
+            return;
+        }
+        match bytes.get(..12) {
+            Some(b"HTTP/1.1 101") => self.passage = Passage::Everything,
+            Some(start) if start.starts_with(b"HTTP/1.1 1") => return,
+            _ => self.passage = Passage::Length(0),
+        }
+        self.waiter.take().into_iter().for_each(Waker::wake);
     }
 
     /// Gives up to `bytes_max` bytes, first those that are there already.
@@ -237,6 +257,10 @@ impl AsyncRead for Gate {
         }
         match &gate.passage {
             Passage::Length(0) => gate.poll_closed(cx),
+            Passage::Handshake => {
+                gate.waiter = Some(cx.waker().clone());
+                gate.poll_closed(cx)
+            }
             Passage::Length(left) => {
                 let left = *left;
                 gate.poll_length(cx, buf, left)
@@ -250,6 +274,7 @@ impl AsyncRead for Gate {
 
 impl AsyncWrite for Gate {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.note_answer(buf);
         Pin::new(self.stream()?).poll_write(cx, buf)
     }
 
@@ -266,6 +291,7 @@ impl AsyncWrite for Gate {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.note_answer(bufs.first().map_or(&[], |buf| buf));
         Pin::new(self.stream()?).poll_write_vectored(cx, bufs)
     }
 
