@@ -14,6 +14,7 @@ use crate::clock;
 use crate::control::{Control, Role};
 use crate::proxy::admit::{Asked, Plan, Way};
 use crate::proxy::affinity;
+use crate::proxy::answer;
 use crate::proxy::attempt::Attempt;
 use crate::proxy::client::{Client, Forwarding};
 use crate::proxy::ctx::{Ctx, Forward};
@@ -168,6 +169,16 @@ impl Edge {
             attempt.tunnel_socket = Some(socket);
         }
         Some(peer)
+    }
+
+    /// Refuses an answer that could be read in two ways.
+    fn check_answer(&self, head: &ResponseHeader, ctx: &Ctx) -> Result<()> {
+        let unfit = match answer::check(head.status, head.version, &head.headers, ctx.interim) {
+            Ok(()) => return Ok(()),
+            Err(unfit) => unfit,
+        };
+        unfit.limit().into_iter().for_each(|limit| self.shared.metrics.limit_hit(limit));
+        Err(Error::explain(ErrorType::InvalidHTTPHeader, unfit.as_str()).into_up())
     }
 
     /// The next bytes are the instance's to send: within the tunnel's bound, or that of an answer.
@@ -347,7 +358,9 @@ impl ProxyHttp for Edge {
         ctx: &mut Ctx,
     ) -> Result<()> {
         let status = upstream_response.status;
+        self.check_answer(upstream_response, ctx)?;
         if status.is_informational() && status != http::StatusCode::SWITCHING_PROTOCOLS {
+            ctx.interim = ctx.interim.saturating_add(1);
             return Ok(());
         }
         let is_tunnel = status == http::StatusCode::SWITCHING_PROTOCOLS;
@@ -403,6 +416,8 @@ impl ProxyHttp for Edge {
         upstream_response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        // An interim answer would else count as one that came before the body was read, and cost the connection.
+        session.set_close_on_response_before_downstream_finish(!upstream_response.status.is_informational());
         if self.shared.drain.is_draining() {
             session.set_keepalive(None);
         }

@@ -88,7 +88,10 @@ async fn read_body(session: &mut Session) -> Result<Read> {
     let expects = head.headers.get(http::header::EXPECT);
     // RFC 9110 §10.1.1: an HTTP/1.0 client's expectation is ignored.
     if head.version != http::Version::HTTP_10 && expects.is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        // It is no answer yet, and costs no connection.
+        session.set_close_on_response_before_downstream_finish(false);
         session.write_continue_response().await?;
+        session.set_close_on_response_before_downstream_finish(true);
     }
     tokio::time::timeout(BODY_DEADLINE, collect(session)).await.unwrap_or(Ok(Read::TooSlow))
 }

@@ -35,6 +35,8 @@ pub struct Ctx {
     pub reason: Option<Reason>,
     /// Bytes of the request's body that this attempt was given so far.
     pub body_bytes: u64,
+    /// Interim answers that came so far.
+    pub interim: u16,
     /// How it was decided, when an operator asks.
     pub explanation: Option<Box<Explanation>>,
     /// How it watches the registry, if it does.
@@ -102,6 +104,7 @@ impl Ctx {
             quoted: None,
             reason: None,
             body_bytes: 0,
+            interim: 0,
             explanation: None,
             watch: None,
             in_flight,

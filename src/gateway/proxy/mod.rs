@@ -5,6 +5,7 @@
 
 pub mod admit;
 pub mod affinity;
+pub mod answer;
 pub mod attempt;
 pub mod client;
 pub mod ctx;
