@@ -2,6 +2,7 @@
 
 use crate::clock;
 use crate::config::{Config, StoreKind};
+use crate::rates::Rates;
 use crate::registrar::Handle;
 use crate::registrar::outbox::Outbox;
 use crate::store::redis::{self, RedisState, Threads};
@@ -89,10 +90,10 @@ impl Persistence {
     ///
     /// # Errors
     /// When the operating system refuses one.
-    pub fn start(self, handle: Handle, table: Arc<Table>) -> io::Result<Keeping> {
+    pub fn start(self, handle: Handle, table: Arc<Table>, rates: Arc<Rates>) -> io::Result<Keeping> {
         match self.kind {
             Kind::Redis(settings, state) => {
-                redis::start(*settings, self.outbox, handle, table, state, self.metrics).map(Keeping::Redis)
+                redis::start(*settings, self.outbox, handle, table, state, rates, self.metrics).map(Keeping::Redis)
             }
             Kind::Local(store) => {
                 let keeper = Keeper::new(store, self.outbox, self.state, self.metrics);

@@ -208,7 +208,7 @@ impl Gateway {
         let mut server = Server::new_with_opt_and_conf(None, server_conf(&config));
         server.bootstrap();
 
-        let keeping = persistence.start(handle.clone(), shared.table.clone())?;
+        let keeping = persistence.start(handle.clone(), shared.table.clone(), shared.rates.clone())?;
         server.add_service(background_service("registrar", RegistrarService(Mutex::new(Some(registrar)))));
         let housekeeper = Housekeeper {
             shared: shared.clone(),

@@ -7,6 +7,7 @@ mod foreign;
 mod losses;
 mod outages;
 mod predecessor;
+mod rates;
 mod refusals;
 mod replicas;
 mod rig;

@@ -2,7 +2,8 @@
 //!
 //! Two threads, a connection each. One writes (`writer.rs`): the outbox, that this replica lives, everything compared now and
 //! then. One reads (`reader.rs`): what the others wrote, from a capped stream with contiguous numbers. A third answers questions
-//! of the health-check cache, so that a slow Redis costs those questions 50 ms and nothing else. None of them decides: what is
+//! of the health-check cache, so that a slow Redis costs those questions 50 ms and nothing else. A fourth counts rate limits together
+//! with the other replicas. None of them decides: what is
 //! newer, who holds a lease and who lapses is core's business, told by commands; what two replicas write at once is settled
 //! by versions inside Redis (`scripts/`).
 //!
@@ -20,6 +21,7 @@
 //! | `vx:seq`, `vx:epoch` | strings | the number of the last event; who flushes takes the epoch away |
 //! | `vx:replicas` | hash | replica → name, zone, release, when it said so last |
 //! | `vx:mirrors` | hash | what gateways wrote into `services:{name}`, so that it is not taken for the predecessor's |
+//! | `vx:rate:{limit}:{key}` | string | the theoretical arrival time of a shared rate limit, in µs; expires when nothing is owed |
 //! | `health:{name}` | hash | a good health check, for 30 s |
 //!
 //! **Invariant:** whatever Redis does, the threads end when they are told to, and nobody else waits for them longer than the
@@ -31,6 +33,7 @@ mod health;
 mod literal;
 mod load;
 mod predecessor;
+mod rates;
 mod reader;
 mod reconcile;
 mod record;

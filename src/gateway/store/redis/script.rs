@@ -42,6 +42,8 @@ scripts! {
     MIRROR = "scripts/mirror.lua";
     /// Keeps the result of a health check.
     HEALTH = "scripts/health.lua";
+    /// Adds to what replicas owe to rate limits, and tells it.
+    RATES = "scripts/rates.lua";
     /// Takes stale entries out of an index.
     TIDY = "scripts/tidy.lua";
 }

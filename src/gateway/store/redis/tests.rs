@@ -1,3 +1,4 @@
+mod rates;
 mod replicas;
 mod scripts;
 mod server;

@@ -2,6 +2,7 @@
 
 use super::connect::Dialler;
 use super::health;
+use super::rates;
 use super::reader::Reader;
 use super::settings::Settings;
 use super::shared::Shared;
@@ -9,6 +10,7 @@ use super::skipped::Skipped;
 use super::state::RedisState;
 use super::writer::Writer;
 use crate::clock;
+use crate::rates::Rates;
 use crate::registrar::Handle;
 use crate::registrar::outbox::Outbox;
 use crate::telemetry::metrics::Metrics;
@@ -41,10 +43,11 @@ pub fn start(
     handle: Handle,
     table: Arc<Table>,
     state: Arc<RedisState>,
+    limits: Arc<Rates>,
     metrics: Arc<Metrics>,
 ) -> io::Result<Threads> {
     let dialler = || Dialler::new(&settings.redis).map_err(|failure| io::Error::other(failure.text));
-    let (to_write, to_read, to_ask) = (dialler()?, dialler()?, dialler()?);
+    let (to_write, to_read, to_ask, to_count) = (dialler()?, dialler()?, dialler()?, dialler()?);
     let stop = Arc::new(AtomicBool::new(false));
     let shared = Shared {
         settings: Arc::new(settings),
@@ -60,6 +63,10 @@ pub fn start(
     let mut running = Threads { stop, threads: Vec::new() };
     running.spawn("store-write", move || writer.run())?;
     running.spawn("store-read", move || reader.run())?;
+    running.spawn("store-rates", {
+        let shared = shared.clone();
+        move || rates::run(&shared, to_count, &limits)
+    })?;
     running.spawn("store-health", move || health::run(&shared, to_ask))?;
     Ok(running)
 }

@@ -71,7 +71,9 @@ impl Replica {
         }
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         runtime.spawn(registrar.run(std::future::pending()));
-        let threads = start(settings, outbox.clone(), handle.clone(), table.clone(), state.clone(), metrics.clone()).unwrap();
+        let rates = Arc::new(crate::rates::Rates::new(metrics.clone()));
+        let threads =
+            start(settings, outbox.clone(), handle.clone(), table.clone(), state.clone(), rates, metrics.clone()).unwrap();
         Self { handle, table, outbox, state, metrics, threads: Some(threads), runtime }
     }
 
