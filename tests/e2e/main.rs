@@ -8,6 +8,7 @@
 
 mod balance;
 mod cli;
+mod corpus;
 mod demo;
 mod discovery;
 mod dns;
