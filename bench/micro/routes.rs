@@ -162,6 +162,7 @@ fn route(at: usize, prefix: &str) -> StaticRoute {
         service: crate::world::service(at),
         rewrite: None,
         timeouts: None,
+        allow_half_close: None,
         preserve_host: None,
         body_bytes: None,
         priority: None,

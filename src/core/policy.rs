@@ -194,6 +194,8 @@ pub struct Policy {
     pub concurrency: Concurrency,
     /// How important its requests are, unless their route says otherwise.
     pub priority: Priority,
+    /// Whether a client may close its sending side after its request and still wants the answer.
+    pub allow_half_close: bool,
     /// Whether `Host` is passed on as the client sent it.
     pub preserve_host: bool,
     /// How large a request's body may be, in bytes; `None` is no limit.

@@ -133,6 +133,39 @@ impl Reason {
         }
     }
 
+    /// The status that a gRPC client is given instead; it sees no other. What may pass by itself is `UNAVAILABLE`, which clients
+    /// try again.
+    #[must_use]
+    pub const fn grpc_status(self) -> u8 {
+        match self {
+            // DEADLINE_EXCEEDED
+            Self::RequestTimeout | Self::UpstreamTimeout => 4,
+            // PERMISSION_DENIED
+            Self::Forbidden => 7,
+            // RESOURCE_EXHAUSTED
+            Self::BodyTooLarge | Self::UriTooLong | Self::HeadersTooLarge | Self::RateLimited => 8,
+            // UNIMPLEMENTED
+            Self::NotFound | Self::MethodNotAllowed => 12,
+            // INTERNAL
+            Self::BadRequest
+            | Self::Conflict
+            | Self::UnsupportedMediaType
+            | Self::Unprocessable
+            | Self::Internal
+            | Self::UpstreamInvalid => 13,
+            // UNAVAILABLE
+            Self::UpstreamConnect
+            | Self::UpstreamReset
+            | Self::NoRoute
+            | Self::NoInstance
+            | Self::BreakerOpen
+            | Self::Overloaded
+            | Self::Draining => 14,
+            // UNAUTHENTICATED
+            Self::Unauthorized => 16,
+        }
+    }
+
     /// A short title for people; the same for every occurrence (RFC 9457 §3.1.3).
     #[must_use]
     pub const fn title(self) -> &'static str {

@@ -4,6 +4,7 @@
 mod again;
 mod ending;
 mod explain;
+mod grpc;
 mod local;
 mod observer;
 mod patient;
@@ -12,6 +13,7 @@ mod spectator;
 use crate::accept::Drain;
 use crate::clock;
 use crate::control::{Control, Role};
+use crate::leash::Leash;
 use crate::proxy::admit::{Asked, Plan, Way};
 use crate::proxy::affinity;
 use crate::proxy::answer;
@@ -120,6 +122,10 @@ impl Edge {
             body_started: false,
             request_sent: false,
         };
+        let half_close = forward.route.as_ref().and_then(|route| route.allow_half_close);
+        if half_close.unwrap_or(forward.service.policy.allow_half_close) {
+            Leash::current().iter().for_each(|leash| leash.allow_half_close());
+        }
         forward.service.cells.retry_budget.earn();
         if let Some(explanation) = &mut ctx.explanation {
             explanation.found(
@@ -163,7 +169,8 @@ impl Edge {
             // No pooled connection has this key.
             peer.group_key = random() | 1;
         }
-        if forward.is_upgrade && !peer.is_tls() {
+        if forward.is_upgrade {
+            upstream::set_http1(&mut peer);
             let (connector, socket) = PatientConnector::new(forward.timeouts.connect);
             peer.options.custom_l4 = Some(Arc::new(connector));
             attempt.tunnel_socket = Some(socket);
@@ -260,7 +267,7 @@ impl ProxyHttp for Edge {
         &self,
         _session: &mut Session,
         reused: bool,
-        _peer: &HttpPeer,
+        peer: &HttpPeer,
         fd: RawFd,
         _digest: Option<&Digest>,
         ctx: &mut Ctx,
@@ -273,9 +280,11 @@ impl ProxyHttp for Edge {
         let end = forward.end;
         if let Some(attempt) = &mut forward.attempt {
             let tunnel_socket = attempt.tunnel_socket.take().and_then(|socket| socket.lock().take());
-            attempt.watch = match tunnel_socket {
-                Some(socket) => Some(self.shared.watchdog.watch_socket(socket, end)),
-                None => self.shared.watchdog.watch(fd, end),
+            let watchdog = &self.shared.watchdog;
+            attempt.watch = match (tunnel_socket, Leash::current().filter(|_| upstream::is_shared(peer))) {
+                (Some(socket), _) => Some(watchdog.watch_socket(socket, end)),
+                (None, Some(leash)) => Some(watchdog.watch_shared(leash, end)),
+                (None, None) => watchdog.watch(fd, end),
             };
         }
         Ok(())
@@ -314,8 +323,14 @@ impl ProxyHttp for Edge {
         if let (false, Some(host)) = (preserve.unwrap_or(forward.service.policy.preserve_host), &upstream.x.host) {
             upstream_request.insert_header("Host", host.clone())?;
         }
-        if forward.is_upgrade && content_length(session).is_none() {
-            // A handshake is complete with its head; what follows is the tunnel's.
+        let is_shared = upstream_request.version == http::Version::HTTP_2;
+        if is_shared && session.req_header().headers.get("te").is_some_and(|te| te == "trailers") {
+            // The only one HTTP/2 knows, which gRPC insists on.
+            upstream_request.insert_header("te", "trailers")?;
+        }
+        let is_handshake = forward.is_upgrade && content_length(session).is_none();
+        if is_handshake || (is_shared && session.as_mut().is_body_empty()) {
+            // Complete with its head; what follows a handshake is the tunnel's.
             Self::expect(ctx, |forward| forward.timeouts.first_byte);
             if let Some(forward) = &mut ctx.forward {
                 forward.request_sent = true;

@@ -14,6 +14,7 @@ pub mod demo;
 pub mod descriptors;
 pub mod edge;
 pub mod held;
+pub mod leash;
 pub mod listeners;
 pub mod noticeboard;
 pub mod outliers;

@@ -4,6 +4,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::service::ServiceMetrics;
 use arc_swap::ArcSwap;
 use http::HeaderValue;
+use pingora::protocols::TcpKeepalive;
 use pingora::upstreams::peer::HttpPeer;
 use sha2::{Digest, Sha256};
 use std::hash::{BuildHasher, RandomState};
@@ -14,6 +15,15 @@ use vertice_core::endpoint::{Host, Scheme};
 use vertice_core::name::ServiceName;
 use vertice_core::policy::{Policy, Timeouts};
 use vertice_core::table::{Attach, Facts};
+
+/// Requests at once on one HTTP/2 connection; further ones make another.
+const HTTP2_STREAMS: usize = 100;
+
+/// How much of an answer is taken from an instance before the client has taken it.
+const HTTP2_STREAM_WINDOW: u32 = 256 * 1024;
+
+/// The same for all answers on one connection: no bound for them, because one slow client must not hold up the others.
+const HTTP2_CONNECTION_WINDOW: u32 = 100 * HTTP2_STREAM_WINDOW;
 
 /// The routing table, as everybody reads it and only `registrar/publish.rs` stores it.
 pub type Table = ArcSwap<vertice_core::table::Snapshot<Hung>>;
@@ -108,8 +118,42 @@ impl Hung {
         set_timeouts(&mut peer, &policy.timeouts);
         peer.options.write_timeout = Some(policy.connections.write_stall);
         peer.options.idle_timeout = Some(policy.connections.keepalive);
+        if speaks_http2(facts) {
+            set_http2(&mut peer);
+        }
         peer
     }
+}
+
+/// Whether the instance is asked in HTTP/2: its metadata say so.
+fn speaks_http2(facts: &Facts) -> bool {
+    let protocol = facts.metadata.get("protocol");
+    protocol.is_some_and(|protocol| ["h2", "h2c", "grpc"].iter().any(|name| name.eq_ignore_ascii_case(protocol.trim())))
+}
+
+fn set_http2(peer: &mut HttpPeer) {
+    peer.options.set_http_version(2, 2);
+    peer.options.max_h2_streams = HTTP2_STREAMS;
+    peer.options.h2_stream_window_size = Some(HTTP2_STREAM_WINDOW);
+    peer.options.h2_connection_window_size = Some(HTTP2_CONNECTION_WINDOW);
+    // HTTP/2 has pings for this, but servers take them for an attack when they come more often than every few minutes.
+    peer.options.tcp_keepalive = Some(TcpKeepalive {
+        idle: Duration::from_secs(15),
+        interval: Duration::from_secs(5),
+        count: 3,
+        user_timeout: Duration::from_secs(30),
+    });
+}
+
+/// Asks for an upgrade, which only HTTP/1.1 has; what speaks HTTP/2 usually understands that, too.
+pub fn set_http1(peer: &mut HttpPeer) {
+    peer.options.set_http_version(1, 1);
+}
+
+/// Whether requests share the connection to the instance.
+#[must_use]
+pub fn is_shared(peer: &HttpPeer) -> bool {
+    peer.options.alpn.get_min_http_version() == 2
 }
 
 /// How long Pingora waits for the connection, and for bytes. The silence of an instance is watched over by `proxy::watch`,

@@ -65,6 +65,8 @@ pub struct StaticRoute {
     pub rewrite: Option<Arc<str>>,
     /// Timeouts instead of the service's.
     pub timeouts: Option<Timeouts>,
+    /// `allow_half_close` instead of the service's.
+    pub allow_half_close: Option<bool>,
     /// `preserve_host` instead of the service's.
     pub preserve_host: Option<bool>,
     /// How large a request's body may be, instead of the service's limit; the inner `None` is no limit.

@@ -75,6 +75,7 @@ fn numbered(patterns: Vec<Pattern>) -> Vec<StaticRoute> {
         service: service.clone(),
         rewrite: None,
         timeouts: None,
+        allow_half_close: None,
         preserve_host: None,
         body_bytes: None,
         priority: None,

@@ -24,6 +24,7 @@ use super::gate::{Gate, Home};
 use super::head::{Head, HeadLimits, HeadReader, Refusal, Verdict};
 use super::http2::Http2Limits;
 use super::tls::Tls;
+use crate::leash::Leash;
 
 /// How long a refused client is listened to after its answer, and how long writing that answer may take.
 const LINGER: Duration = Duration::from_secs(1);
@@ -289,11 +290,12 @@ impl<P: HttpServerApp + Send + Sync + 'static> AcceptApp<P> {
                 }
                 Turn::Close => return,
             };
-            let mut session = self.session(gate, &head, kept, client);
+            let leash = Arc::<Leash>::default();
+            let mut session = self.session(gate, &head, kept, client, leash.clone());
             if old_at.is_some_and(|at| Instant::now() >= at) {
                 session.set_keepalive_reuses_remaining(Some(0));
             }
-            let returned = self.proxy.process_new_http(session, &self.draining).await;
+            let returned = leash.hold(self.proxy.process_new_http(session, &self.draining)).await;
             let Some((stream, settings)) = returned.map(|returned| returned.consume()) else {
                 if let Some(stream) = home.take() {
                     linger(stream).await;
@@ -315,8 +317,9 @@ impl<P: HttpServerApp + Send + Sync + 'static> AcceptApp<P> {
         head: &Head,
         kept: Option<HttpPersistentSettings>,
         client: Option<SocketAddr>,
+        leash: Arc<Leash>,
     ) -> ServerSession {
-        let bytes = gate.open_for(head, self.settings.body_pace);
+        let bytes = gate.open_for(head, self.settings.body_pace, leash);
         let mut session = ServerSession::new_http1(gate);
         match kept {
             Some(settings) => settings.apply_to_session(&mut session),

@@ -23,11 +23,13 @@ use pingora::protocols::{
     UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
 use vertice_core::pace::PaceLimit;
 
 use super::chunks::{ChunkFraming, MalformedChunk};
 use super::head::{BodyLength, Head};
 use super::pacing::Pacing;
+use crate::leash::{Cut, Leash};
 
 /// One read from the socket.
 const READ_BYTES: usize = 4096;
@@ -35,12 +37,28 @@ const READ_BYTES: usize = 4096;
 /// How much of later requests is taken in while an answer is pending. Beyond it the client waits in its socket buffer.
 const AHEAD_BYTES_MAX: usize = 16 * 1024;
 
+/// How often a client that has closed its sending side, and may, is looked at.
+const RESET_LOOK: Duration = Duration::from_millis(50);
+
+/// `TCP_CLOSE`: there is no connection any more.
+const TCP_CLOSE: u8 = 7;
+
 /// Whether a request failed because its chunked body was malformed, which is the client's mistake: 400, and not the silence
 /// that a lost connection gets.
 #[must_use]
 pub fn is_malformed_body(error: &pingora::Error) -> bool {
+    is_caused_by::<MalformedChunk>(error)
+}
+
+/// Whether a request failed because its [`Leash`] was pulled.
+#[must_use]
+pub fn is_cut(error: &pingora::Error) -> bool {
+    is_caused_by::<Cut>(error)
+}
+
+fn is_caused_by<E: std::error::Error + 'static>(error: &pingora::Error) -> bool {
     let cause = error.root_cause().downcast_ref::<io::Error>();
-    cause.and_then(io::Error::get_ref).is_some_and(|inner| inner.is::<MalformedChunk>())
+    cause.and_then(io::Error::get_ref).is_some_and(|inner| inner.is::<E>())
 }
 
 /// A connection with a gate between the client's bytes and the one who reads the current request.
@@ -56,6 +74,9 @@ pub(super) struct Gate {
     pacing: Option<Pacing>,
     /// Who waits for the answer to a handshake.
     waiter: Option<Waker>,
+    leash: Arc<Leash>,
+    /// When a client that has closed its sending side is next looked at.
+    next_look: Option<Pin<Box<Sleep>>>,
     home: Home,
 }
 
@@ -95,6 +116,8 @@ impl Gate {
             client_closed: false,
             pacing: None,
             waiter: None,
+            leash: Arc::default(),
+            next_look: None,
             home,
         }
     }
@@ -127,7 +150,8 @@ impl Gate {
 
     /// Takes the head out of [`Self::ahead`], its target in origin-form, and opens the gate for the body behind it, which
     /// must keep `pace`.
-    pub(super) fn open_for(&mut self, head: &Head, pace: Option<PaceLimit>) -> BytesMut {
+    pub(super) fn open_for(&mut self, head: &Head, pace: Option<PaceLimit>, leash: Arc<Leash>) -> BytesMut {
+        (self.leash, self.next_look) = (leash, None);
         let mut bytes = self.ahead.split_to(head.head_len);
         if self.ahead.is_empty() {
             self.ahead = BytesMut::new();
@@ -176,7 +200,21 @@ impl Gate {
             }
             ready!(self.poll_read_ahead(cx, room))?;
         }
-        Poll::Ready(Ok(()))
+        if self.leash.allows_half_close() { self.poll_reset(cx) } else { Poll::Ready(Ok(())) }
+    }
+
+    /// The client will send nothing more, and that is all right: waits until it resets the connection, of which reading says
+    /// nothing any more.
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let look = self.next_look.get_or_insert_with(|| Box::pin(sleep(RESET_LOOK)));
+            ready!(look.as_mut().poll(cx));
+            self.next_look = None;
+            let socket = self.stream()?.get_socket_digest();
+            if socket.and_then(|socket| socket.tcp_info()).is_none_or(|info| info.tcpi_state == TCP_CLOSE) {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
+        }
     }
 
     /// Looks at what the client is sent while a handshake is under way. Each head comes in a write of its own.
@@ -255,6 +293,9 @@ impl AsyncRead for Gate {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
+        if let Poll::Ready(cut) = gate.leash.poll_pulled(cx) {
+            return Poll::Ready(Err(cut.into()));
+        }
         match &gate.passage {
             Passage::Length(0) => gate.poll_closed(cx),
             Passage::Handshake => {
@@ -275,7 +316,9 @@ impl AsyncRead for Gate {
 impl AsyncWrite for Gate {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.note_answer(buf);
-        Pin::new(self.stream()?).poll_write(cx, buf)
+        let written = Pin::new(self.stream()?).poll_write(cx, buf);
+        self.leash.set_writing(written.is_pending());
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -292,7 +335,9 @@ impl AsyncWrite for Gate {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.note_answer(bufs.first().map_or(&[], |buf| buf));
-        Pin::new(self.stream()?).poll_write_vectored(cx, bufs)
+        let written = Pin::new(self.stream()?).poll_write_vectored(cx, bufs);
+        self.leash.set_writing(written.is_pending());
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

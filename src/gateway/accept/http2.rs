@@ -23,6 +23,7 @@ use super::app::AcceptApp;
 use super::decoded::Decoded;
 use super::head::Refusal;
 use super::request_stream::RequestStream;
+use crate::leash::Leash;
 
 /// How much of one request's body is taken before somebody reads it.
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
@@ -194,9 +195,10 @@ impl<P: HttpServerApp + Send + Sync + 'static> AcceptApp<P> {
         tokio::spawn(async move {
             let _under_way = under_way;
             let _in_flight = app.drain().enter();
-            let session = RequestStream::new(session, streams);
+            let leash = Arc::<Leash>::default();
+            let session = RequestStream::new(session, streams, app.settings().body_pace, leash.clone());
             let session = ServerSession::new_custom(Box::new(session));
-            app.proxy().process_new_http(session, app.draining()).await;
+            leash.hold(app.proxy().process_new_http(session, app.draining())).await;
         });
         false
     }

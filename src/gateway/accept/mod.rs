@@ -19,7 +19,7 @@ mod tls;
 
 pub use app::{AcceptApp, AcceptObserver, AcceptSettings, Protocol};
 pub use drain::{Drain, DrainSignal, DrainTimes};
-pub use gate::is_malformed_body;
+pub use gate::{is_cut, is_malformed_body};
 pub use head::{HeadLimits, Refusal};
 pub use http2::Http2Limits;
 pub use listener::{AcceptService, BindError, BoundListener, Entrance, service};

@@ -4,6 +4,8 @@
 //! one is the same but for that. It is one of Pingora's custom sessions, which for its proxy differ from HTTP/2 in one
 //! thing: the request's authority is what `Host` says, and that has been checked by then.
 
+use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,22 +20,27 @@ use pingora::protocols::http::custom::CustomMessageWrite;
 use pingora::protocols::http::custom::server::Session;
 use pingora::protocols::http::v2::server::HttpSession;
 use pingora::protocols::l4::socket::SocketAddr;
-use pingora::{Error, ErrorType, Result};
+use pingora::{Error, ErrorType, OrErr, Result};
 use tokio::time::timeout;
+use vertice_core::pace::PaceLimit;
 
 use super::http2::Streams;
+use super::pacing::{Pacing, is_slow_body};
+use crate::leash::Leash;
 
 /// See the module.
 pub(super) struct RequestStream {
     inner: HttpSession,
     streams: Arc<Streams>,
+    leash: Arc<Leash>,
     /// How long the body may stall.
     read_timeout: Option<Duration>,
+    pacing: Option<Pacing>,
 }
 
 impl RequestStream {
-    pub(super) fn new(inner: HttpSession, streams: Arc<Streams>) -> Self {
-        Self { inner, streams, read_timeout: None }
+    pub(super) fn new(inner: HttpSession, streams: Arc<Streams>, pace: Option<PaceLimit>, leash: Arc<Leash>) -> Self {
+        Self { inner, streams, leash, read_timeout: None, pacing: pace.map(Pacing::new) }
     }
 
     /// The rest of the body, piece by piece. Until there is an answer the client has to send it in time; once there is one,
@@ -42,19 +49,38 @@ impl RequestStream {
         let Some(patience) = self.read_timeout.filter(|_| self.inner.response_written().is_none()) else {
             return self.inner.read_body_bytes().await;
         };
-        match timeout(patience, self.inner.read_body_bytes()).await {
-            Ok(read) => read,
-            Err(_) => Error::e_explain(ErrorType::ReadTimedout, "the request's body stalls"),
+        if let Some(pacing) = &mut self.pacing {
+            pacing.wait();
         }
+        let Ok(read) = timeout(patience, self.inner.read_body_bytes()).await else {
+            return Error::e_explain(ErrorType::ReadTimedout, "the request's body stalls");
+        };
+        let bytes = read?;
+        if let (Some(pacing), Some(bytes)) = (&mut self.pacing, &bytes) {
+            pacing.came(bytes.len()).or_err(ErrorType::ReadError, "reading the request's body")?;
+        }
+        Ok(bytes)
     }
 
-    /// What the client did to a request that ended with this.
-    fn noted<T>(&self, read: Result<T>) -> Result<T> {
-        read.inspect_err(|error| {
-            if *error.etype() != ErrorType::ReadTimedout {
-                self.streams.note_reset();
+    /// Waits for the client to take the request back, or to leave.
+    async fn departure(&mut self) -> Result<Option<Bytes>> {
+        let departed = self.inner.read_body_or_idle(true).await;
+        departed.map_err(|error| Error::because(ErrorType::ConnectionClosed, "the client took the request back", error))
+    }
+
+    /// What reading brings, unless the leash is pulled before.
+    async fn unless_cut(&mut self, is_body_over: bool) -> Result<Option<Bytes>> {
+        let leash = self.leash.clone();
+        tokio::select! {
+            biased;
+            cut = poll_fn(|cx| leash.poll_pulled(cx)) => Err(io::Error::from(cut)).or_err(ErrorType::ReadError, "reading"),
+            read = async { if is_body_over { self.departure().await } else { self.read().await } } => {
+                if read.as_ref().is_err_and(|error| *error.etype() != ErrorType::ReadTimedout && !is_slow_body(error)) {
+                    self.streams.note_reset();
+                }
+                read
             }
-        })
+        }
     }
 }
 
@@ -69,18 +95,12 @@ impl Session for RequestStream {
     }
 
     async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
-        let read = self.read().await;
-        self.noted(read)
+        self.unless_cut(false).await
     }
 
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
-        if no_body_expected || self.inner.is_body_done() {
-            // Ends when the client takes the request back, or leaves.
-            let ended = self.inner.read_body_or_idle(true).await;
-            let left = |error| Error::because(ErrorType::ConnectionClosed, "the client took the request back", error);
-            return self.noted(ended).map_err(left);
-        }
-        self.read_body_bytes().await
+        let is_body_over = no_body_expected || self.inner.is_body_done();
+        self.unless_cut(is_body_over).await
     }
 
     async fn drain_request_body(&mut self) -> Result<()> {
@@ -96,7 +116,10 @@ impl Session for RequestStream {
     }
 
     async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
-        self.inner.write_body(data, end).await
+        self.leash.set_writing(true);
+        let written = self.inner.write_body(data, end).await;
+        self.leash.set_writing(false);
+        written
     }
 
     async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
@@ -104,7 +127,10 @@ impl Session for RequestStream {
     }
 
     async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
-        self.inner.response_duplex_vec(tasks).await
+        self.leash.set_writing(true);
+        let written = self.inner.response_duplex_vec(tasks).await;
+        self.leash.set_writing(false);
+        written
     }
 
     fn set_read_timeout(&mut self, timeout: Option<Duration>) {

@@ -30,6 +30,7 @@ pub(super) fn read_policy(r: &mut Reader<'_>, base: &Policy) -> Policy {
         probes: r.within("health", |r| read_probes(r, base.probes)),
         concurrency: r.within("concurrency", |r| read_concurrency(r, base.concurrency)),
         priority: base.priority,
+        allow_half_close: base.allow_half_close,
         preserve_host: base.preserve_host,
         body_bytes: base.body_bytes,
     }
@@ -38,6 +39,7 @@ pub(super) fn read_policy(r: &mut Reader<'_>, base: &Policy) -> Policy {
 /// What one service has of its own, over `base`.
 pub(super) fn read_policy_of_service(r: &mut Reader<'_>, base: &Policy) -> Policy {
     Policy {
+        allow_half_close: r.boolean("allow_half_close", base.allow_half_close),
         preserve_host: r.boolean("preserve_host", base.preserve_host),
         body_bytes: r.optional_bytes("body_bytes").unwrap_or(base.body_bytes),
         priority: read_priority(r).unwrap_or(base.priority),

@@ -96,6 +96,7 @@ fn read_route(
     let pattern = read_pattern(r);
     let service = required(r, "service", |value| value::service_name(value::text(value)?));
     let rewrite = read_rewrite(r);
+    let allow_half_close = r.optional_boolean("allow_half_close");
     let preserve_host = r.optional_boolean("preserve_host");
     let body_bytes = r.optional_bytes("body_bytes");
     let priority = read_priority(r);
@@ -112,6 +113,7 @@ fn read_route(
         service: service?,
         rewrite,
         timeouts: (timeouts != base).then_some(timeouts),
+        allow_half_close,
         preserve_host,
         body_bytes,
         priority,

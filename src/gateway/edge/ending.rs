@@ -1,12 +1,13 @@
 //! How requests end: Pingora's errors as endings and failures, and what is recorded of a request.
 
 use super::Shared;
-use crate::accept::{is_malformed_body, is_slow_body};
+use crate::accept::{is_cut, is_malformed_body, is_slow_body};
 use crate::clock;
 use crate::proxy::attempt::Attempt;
 use crate::proxy::ctx::{Ctx, Forward};
 use crate::proxy::fail::Failure;
 use crate::telemetry::access::Entry;
+use pingora::protocols::http::v2::client::PING_TIMEDOUT;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType};
 use vertice_core::outcome::Ending;
@@ -16,17 +17,23 @@ use vertice_core::route;
 /// What an error means for the instance that was being tried.
 pub(super) fn ending(error: &Error, attempt: &Attempt, request_sent: bool) -> Ending {
     // The watch may have fired over a connection that nobody reads from because the client is slow to take the answer.
-    if attempt.timed_out() && *error.esource() != ErrorSource::Downstream {
+    if attempt.timed_out() && (*error.esource() != ErrorSource::Downstream || is_cut(error)) {
         return Ending::TimedOut { request_sent };
     }
     match (error.esource(), error.etype()) {
         (ErrorSource::Upstream, ErrorType::ReadTimedout | ErrorType::WriteTimedout) => Ending::TimedOut { request_sent },
-        (ErrorSource::Upstream, ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed) => Ending::Reset,
+        (ErrorSource::Upstream, etype) if is_break(etype) => Ending::Reset,
         (ErrorSource::Upstream, ErrorType::InternalError) => Ending::Ours,
         (ErrorSource::Upstream, _) => Ending::Invalid,
         (ErrorSource::Downstream, _) => Ending::ClientGone,
         _ => Ending::Ours,
     }
+}
+
+/// The connection broke, or with HTTP/2 the request's part of it.
+fn is_break(etype: &ErrorType) -> bool {
+    use ErrorType::{ConnectionClosed, H2Error, ReadError, WriteError};
+    matches!(etype, ReadError | WriteError | ConnectionClosed | H2Error) || *etype == PING_TIMEDOUT
 }
 
 /// The limit that the client ran into, as its metric names it.
@@ -77,7 +84,7 @@ pub(super) fn failure(error: &Error, ctx: &Ctx) -> Option<Failure> {
             | ErrorType::ConnectProxyFailure
             | ErrorType::TLSHandshakeFailure
             | ErrorType::InvalidCert => Failure::connect(service),
-            ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed => Failure::reset(service),
+            etype if is_break(etype) => Failure::reset(service),
             // Pingora says so when the gateway has no port or descriptor left for a connection.
             ErrorType::InternalError => Failure::new(Reason::Overloaded, "The gateway cannot make more connections."),
             _ => Failure::invalid(service),

@@ -1,7 +1,7 @@
 //! Answers that are not passed on: the control plane's, and failures. Translates between Pingora's session and plain
 //! requests and responses.
 
-use super::{explain, spectator};
+use super::{explain, grpc, spectator};
 use crate::control::{BODY_MAX, Caller, Control, Outcome, Role};
 use crate::proxy::ctx::Ctx;
 use crate::proxy::explain::EXPLAIN;
@@ -50,6 +50,10 @@ pub(super) async fn answer(control: &Arc<Control>, role: Role, session: &mut Ses
 pub(super) async fn fail(session: &mut Session, ctx: &mut Ctx, metrics: &Metrics, failure: &Failure) -> Result<bool> {
     ctx.reason = Some(failure.reason);
     metrics.answered(failure.reason);
+    if grpc::is_asked_for(session.req_header()) {
+        grpc::fail(session, failure, &ctx.request_id).await?;
+        return Ok(true);
+    }
     let mut response =
         crate::problem::response(failure.reason, &failure.detail, failure.retry_after_s, &ctx.request_id, Vec::new());
     for (name, value) in ctx.quoted.iter().flat_map(Quoted::fields) {

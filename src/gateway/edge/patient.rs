@@ -1,8 +1,9 @@
-//! Connections for upgrades, whose first reads wait a moment.
+//! Connections for upgrades, whose reads wait a moment after a write.
 //!
 //! Pingora 0.9.1 ends a tunnel before it has begun when the instance's 101 is read before Pingora's own "the request has no
 //! body" has passed through an internal queue: both are ready at once, and a coin decides (its issue 946). A connection
-//! that is not ready at its first reads lets the queue win. Only requests that ask for an upgrade use it.
+//! that is not ready for reading right after the request was written lets the queue win. Which write that is cannot be seen
+//! through TLS, so it holds for the first few. Only requests that ask for an upgrade use it.
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -19,8 +20,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// How often a first read is put off; the queue needs one round.
+/// How often a read is put off; the queue needs one round.
 const PUT_OFF: u8 = 2;
+
+/// After how many writes: a TLS handshake's and the request's are among them.
+const WRITES: u8 = 16;
 
 /// Connects, and leaves a duplicate of the socket for the watch: Pingora sees no descriptor of such a connection.
 #[derive(Debug)]
@@ -50,7 +54,7 @@ impl L4Connect for PatientConnector {
         };
         tcp.set_nodelay(true).or_err(ErrorType::ConnectError, "setting TCP_NODELAY")?;
         *self.socket.lock() = socket2::SockRef::from(&tcp).try_clone().ok().map(Into::into);
-        Ok(VirtualSocketStream::new(Box::new(PatientSocket { tcp, put_off: PUT_OFF })).into())
+        Ok(VirtualSocketStream::new(Box::new(PatientSocket { tcp, put_off: PUT_OFF, writes: WRITES })).into())
     }
 }
 
@@ -58,6 +62,7 @@ impl L4Connect for PatientConnector {
 struct PatientSocket {
     tcp: TcpStream,
     put_off: u8,
+    writes: u8,
 }
 
 impl AsyncRead for PatientSocket {
@@ -73,6 +78,9 @@ impl AsyncRead for PatientSocket {
 
 impl AsyncWrite for PatientSocket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(left) = self.writes.checked_sub(1) {
+            (self.writes, self.put_off) = (left, PUT_OFF);
+        }
         Pin::new(&mut self.tcp).poll_write(cx, buf)
     }
 

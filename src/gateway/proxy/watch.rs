@@ -7,9 +7,12 @@
 //! looks at all watches now and then, and shuts the socket down where the moment has passed; the lane then sees a broken
 //! connection and finds [`Watch::has_fired`].
 //!
+//! With HTTP/2 the connection is not the attempt's alone; there the request's [`Leash`] is pulled instead.
+//!
 //! While the client is slow to take an answer, nobody reads from the instance, which is no silence of its: then its bytes wait
 //! in the socket, and the sweeper sees them there.
 
+use crate::leash::Leash;
 use parking_lot::Mutex;
 use std::io;
 use std::net::{Shutdown, TcpStream};
@@ -22,12 +25,23 @@ use vertice_core::time::Moment;
 /// How often the sweeper looks: timeouts are late by at most this.
 pub const SWEEP: Duration = Duration::from_millis(50);
 
+/// How much longer an instance has whose answer was waiting for a client that did not take it.
+const AFTER_WRITE_MS: u64 = 1000;
+
+/// How an attempt is ended.
+#[derive(Debug)]
+enum Target {
+    /// A duplicate of the connection's socket: shutting it down can never hit another connection, even when the lane has
+    /// closed its own descriptor and the number was given away again.
+    Socket(TcpStream),
+    /// The connection carries other requests, too.
+    Shared(Arc<Leash>),
+}
+
 /// One attempt's deadline.
 #[derive(Debug)]
 pub struct Watch {
-    /// A duplicate of the connection's socket: shutting it down can never hit another connection, even when the lane has
-    /// closed its own descriptor and the number was given away again.
-    socket: TcpStream,
+    target: Target,
     due_ms: AtomicU64,
     end_ms: AtomicU64,
     fired: AtomicBool,
@@ -57,16 +71,29 @@ impl Watch {
 
     fn check(&self, now: Moment) {
         let has_passed = |at_ms: &AtomicU64| now.millis() >= at_ms.load(Ordering::Relaxed);
-        let is_over = has_passed(&self.end_ms) || (has_passed(&self.due_ms) && self.is_silent());
+        let is_over = has_passed(&self.end_ms) || (has_passed(&self.due_ms) && self.is_silent(now));
         if is_over && !self.fired.swap(true, Ordering::AcqRel) {
-            // It may be closed already, which is as good.
-            let _ = self.socket.shutdown(Shutdown::Both);
+            match &self.target {
+                // It may be closed already, which is as good.
+                Target::Socket(socket) => drop(socket.shutdown(Shutdown::Both)),
+                Target::Shared(leash) => leash.pull(),
+            }
         }
     }
 
-    /// Whether nothing waits to be read: no byte, no end, no error. The lane's socket does not block, nor does a duplicate.
-    fn is_silent(&self) -> bool {
-        self.socket.peek(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    /// Whether nothing waits to be read: no byte, no end, no error.
+    fn is_silent(&self, now: Moment) -> bool {
+        match &self.target {
+            // The lane's socket does not block, nor does a duplicate.
+            Target::Socket(socket) => socket.peek(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock),
+            Target::Shared(leash) if leash.is_writing() => {
+                // What waits cannot be seen, but as long as the client takes nothing nobody reads it. Once it does, the
+                // lane needs a moment to get there.
+                self.due_ms.store(now.millis() + AFTER_WRITE_MS, Ordering::Relaxed);
+                false
+            }
+            Target::Shared(_) => true,
+        }
     }
 }
 
@@ -98,8 +125,19 @@ impl Watchdog {
     /// Watches over the connection that `socket` is a duplicate of.
     #[must_use]
     pub fn watch_socket(&self, socket: TcpStream, end: Moment) -> Arc<Watch> {
+        self.watch_target(Target::Socket(socket), end)
+    }
+
+    /// Watches over an attempt on a connection that others share: instead of the connection, the request's `leash` is pulled.
+    #[must_use]
+    pub fn watch_shared(&self, leash: Arc<Leash>, end: Moment) -> Arc<Watch> {
+        leash.take();
+        self.watch_target(Target::Shared(leash), end)
+    }
+
+    fn watch_target(&self, target: Target, end: Moment) -> Arc<Watch> {
         let (due_ms, end_ms) = (AtomicU64::new(u64::MAX), AtomicU64::new(end.millis()));
-        let watch = Arc::new(Watch { socket, due_ms, end_ms, fired: AtomicBool::new(false) });
+        let watch = Arc::new(Watch { target, due_ms, end_ms, fired: AtomicBool::new(false) });
         let shard = self.next.fetch_add(1, Ordering::Relaxed) % SHARDS;
         self.shards[shard].lock().push(Arc::downgrade(&watch));
         watch
@@ -166,12 +204,27 @@ mod tests {
         let watch = dog.watch(ours.as_raw_fd(), Moment::from_millis(1000)).unwrap();
         watch.expect_by(Moment::from_millis(100));
         instance.write_all(b"x").unwrap();
-        while watch.is_silent() {}
+        while watch.is_silent(Moment::ZERO) {}
         dog.sweep(Moment::from_millis(999));
         assert!(!watch.has_fired());
         let other = dog.watch(ours.as_raw_fd(), Moment::from_millis(1000)).unwrap();
         other.lift_end();
         dog.sweep(Moment::from_millis(1000));
         assert!(watch.has_fired() && !other.has_fired());
+    }
+
+    #[test]
+    fn a_shared_connection_is_left_alone_and_a_client_that_takes_nothing_is_no_silence() {
+        let (dog, leash) = (Watchdog::default(), Arc::<Leash>::default());
+        let watch = dog.watch_shared(leash.clone(), NEVER);
+        let is_pulled = || leash.poll_pulled(&std::task::Context::from_waker(std::task::Waker::noop())).is_ready();
+        watch.expect_by(Moment::from_millis(100));
+        leash.set_writing(true);
+        dog.sweep(Moment::from_millis(100));
+        leash.set_writing(false);
+        dog.sweep(Moment::from_millis(101));
+        assert!(!watch.has_fired() && !is_pulled());
+        dog.sweep(Moment::from_millis(100 + AFTER_WRITE_MS));
+        assert!(watch.has_fired() && is_pulled());
     }
 }
