@@ -29,7 +29,7 @@ enum Fit {
     /// It starts slowly, and this request is not one of those it gets.
     NotYet,
     /// Go ahead.
-    Fit,
+    Good,
     /// Its breaker waits for a probe.
     AwaitsProbe,
 }
@@ -132,7 +132,7 @@ impl<'a, 't, X: Attach> Round<'a, 't, X> {
         for nth in 0..DRAWS {
             let seed = seed::mix(seed.wrapping_add(nth));
             chosen = draw(seed);
-            if self.fit(&self.service.usable[chosen], seed::mix(seed)) >= Fit::Fit {
+            if self.fit(&self.service.usable[chosen], seed::mix(seed)) >= Fit::Good {
                 break;
             }
         }
@@ -146,7 +146,7 @@ impl<'a, 't, X: Attach> Round<'a, 't, X> {
         let fits = |at: &usize| {
             let upstream = &self.service.usable[*at];
             let id = || ring::place(upstream.facts.id.as_str().as_bytes());
-            self.fit_by(upstream, || seed::mix(key ^ id())) >= Fit::Fit
+            self.fit_by(upstream, || seed::mix(key ^ id())) >= Fit::Good
         };
         if fits(&first) { first } else { owners.take(POINTS).find(fits).unwrap_or(first) }
     }
@@ -184,7 +184,7 @@ impl<'a, 't, X: Attach> Round<'a, 't, X> {
         match upstream.cells.breaker.load().admit(&self.service.policy.breaker, self.now).0 {
             Admission::Probe => Fit::AwaitsProbe,
             Admission::Flow if self.starts_slowly(upstream, draw) => Fit::NotYet,
-            Admission::Flow => Fit::Fit,
+            Admission::Flow => Fit::Good,
             Admission::Shed { .. } => Fit::Unfit,
         }
     }
