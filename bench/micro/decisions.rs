@@ -1,8 +1,9 @@
-//! What each request decides, in nanoseconds: look-up and pick, breaker, static routes, the head's check; and what one
+//! What each request decides, in nanoseconds: look-up and pick, breaker, limits, static routes, the head's check; and what one
 //! publish costs at 10 000 services.
 //!
 //! `cargo bench --bench decisions -- [FILTER]`. What it measured is in `bench/RESULTS.md`.
 
+mod limits;
 mod routes;
 mod world;
 
@@ -192,6 +193,6 @@ fn bare_table(algorithm: Algorithm, instances: usize) -> (ArcSwap<Snapshot<Bare>
 criterion_group! {
     name = decisions;
     config = Criterion::default().warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1)).sample_size(20);
-    targets = look_up_and_pick, attempt, breaker, publish, routes::find, routes::find_at_worst, head_check
+    targets = look_up_and_pick, attempt, breaker, limits::rate_limits, limits::concurrency, publish, routes::find, routes::find_at_worst, head_check
 }
 criterion_main!(decisions);
