@@ -18,8 +18,7 @@ use vertice_core::reason::Reason;
 use vertice_core::status::Status;
 
 pub(super) async fn register(control: &Control, headers: &HeaderMap, body: &Bytes, caller: &Caller) -> Answer {
-    let object = super::json::object(headers, body)?;
-    let mut registration = read(&object, caller, &control.guard.load())?;
+    let mut registration = parse(headers, body, caller, &control.guard.load())?;
     if let Some(host) = registration.endpoint.name() {
         registration.resolved = control.resolver.addresses(host, control.settings.register_wait).await;
     }
@@ -34,6 +33,14 @@ pub(super) async fn register(control: &Control, headers: &HeaderMap, body: &Byte
         return Err(Error::new(Reason::Internal, "The registrar gave an unexpected answer."));
     };
     json(StatusCode::CREATED, &Registered::new(service.as_str(), id.as_str(), ttl.as_secs(), durable, resolved))
+}
+
+/// What a body would register.
+///
+/// # Errors
+/// It is not one JSON object, or fields of it are missing, mistyped or refused.
+pub fn parse(headers: &HeaderMap, body: &Bytes, caller: &Caller, guard: &Guard) -> Result<Registration, Error> {
+    read(&super::json::object(headers, body)?, caller, guard)
 }
 
 fn read(object: &Map<String, Value>, caller: &Caller, guard: &Guard) -> Result<Registration, Error> {

@@ -12,6 +12,18 @@ use vertice_core::name::{InstanceId, ServiceName};
 use vertice_core::status::Status;
 
 pub(super) async fn heartbeat(control: &Control, headers: &HeaderMap, body: &Bytes, caller: &Caller) -> Answer {
+    let renewal = parse(headers, body, caller)?;
+    let service = renewal.service.clone();
+    let applied = control.registrar.ask(Command::Renew(renewal)).await;
+    applied.map_err(|error| Error::of(error, service.as_str()))?;
+    json(StatusCode::OK, &HeartbeatReceived::new(service.as_str()))
+}
+
+/// What a body would renew.
+///
+/// # Errors
+/// It is not one JSON object, or fields of it are missing, mistyped or refused.
+pub fn parse(headers: &HeaderMap, body: &Bytes, caller: &Caller) -> Result<Renewal, Error> {
     let object = super::json::object(headers, body)?;
     let mut fields = Fields::new(&object);
     let service = fields.required(field::SERVICE_NAME, ServiceName::parse);
@@ -19,10 +31,7 @@ pub(super) async fn heartbeat(control: &Control, headers: &HeaderMap, body: &Byt
     let status = fields.text(field::STATUS, status);
     let metadata = fields.metadata(field::METADATA);
     let (Some(service), true) = (service, fields.errors.is_empty()) else { return Err(Error::fields(fields.errors)) };
-    let renewal = Renewal { service: service.clone(), id, registrant: caller.address, status, metadata };
-    let applied = control.registrar.ask(Command::Renew(renewal)).await;
-    applied.map_err(|error| Error::of(error, service.as_str()))?;
-    json(StatusCode::OK, &HeartbeatReceived::new(service.as_str()))
+    Ok(Renewal { service, id, registrant: caller.address, status, metadata })
 }
 
 pub(super) async fn deregister(control: &Control, name: &str, params: &str, caller: &Caller) -> Answer {
