@@ -38,6 +38,57 @@ pub struct GatewayStatus {
     /// Whether leases end as they should.
     #[serde(default)]
     pub leases: LeaseStatus,
+    /// The configuration.
+    #[serde(default)]
+    pub config: ConfigStatus,
+}
+
+/// The configuration in force, and what came of the last attempt to change it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ConfigStatus {
+    /// The file it was read from; `null` when there is none.
+    pub file: Option<String>,
+    /// Counts up with every reload that changed something; 1 at the start.
+    pub generation: u64,
+    /// Since when it is in force, in seconds since 1970.
+    pub since: f64,
+    /// The last reload; `null` when there was none.
+    pub last_reload: Option<ReloadStatus>,
+    /// Keys that have changed and hold until a restart.
+    pub restart_needed: Vec<String>,
+}
+
+/// What came of a reload.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ReloadStatus {
+    /// When, in seconds since 1970.
+    pub at: f64,
+    /// Whether the configuration was good. If not, nothing has changed.
+    pub success: bool,
+    /// Its mistakes, each with its place.
+    pub errors: Vec<String>,
+}
+
+/// The answer to `POST /gateway/reload`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Reloaded {
+    /// Whether something is another way now.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = [Self::CHANGED, Self::UNCHANGED])))]
+    pub message: String,
+    /// Counts up with every reload that changed something; 1 at the start.
+    pub generation: u64,
+    /// Keys that have changed and hold until a restart.
+    pub restart_needed: Vec<String>,
+}
+
+impl Reloaded {
+    /// Another configuration is in force.
+    pub const CHANGED: &str = "Configuration reloaded";
+    /// It says what the one before said.
+    pub const UNCHANGED: &str = "Nothing to change";
 }
 
 /// Leases, and whether they are believed. When most instances fall silent at once, nobody lapses: they are held and probed.
@@ -350,6 +401,13 @@ mod tests {
             }],
             snapshot: SnapshotStatus { generation: 9 },
             leases: LeaseStatus { holding: true, since: Some(1.5), instances: 12, silent: 11, held: 10, on_grace: 0, stale: 0 },
+            config: ConfigStatus {
+                file: Some("v.toml".into()),
+                generation: 2,
+                since: 1.5,
+                last_reload: Some(ReloadStatus { at: 2.5, success: false, errors: vec!["v.toml:1:1: no".into()] }),
+                restart_needed: vec!["gateway.listen".into()],
+            },
         };
         let text = serde_json::to_string(&status).unwrap();
         assert_eq!(
@@ -365,7 +423,9 @@ mod tests {
                 r#""names":[{"name":"a","addresses":["10.0.0.1"],"error":null}],"#,
                 r#""store":{"kind":"embedded","path":"./vertice-data","healthy":true,"detail":null,"redis":null},"#,
                 r#""replicas":[{"replica_id":"r1","zone":null,"local":true,"version":null,"seen_seconds_ago":0.0}],"snapshot":{"generation":9},"#,
-                r#""leases":{"holding":true,"since":1.5,"instances":12,"silent":11,"held":10,"on_grace":0,"stale":0}}"#
+                r#""leases":{"holding":true,"since":1.5,"instances":12,"silent":11,"held":10,"on_grace":0,"stale":0},"#,
+                r#""config":{"file":"v.toml","generation":2,"since":1.5,"last_reload":{"at":2.5,"success":false,"#,
+                r#""errors":["v.toml:1:1: no"]},"restart_needed":["gateway.listen"]}}"#
             )
         );
         assert_eq!(serde_json::from_str::<GatewayStatus>(&text).unwrap(), status);

@@ -25,6 +25,8 @@ pub const GATEWAY_STATUS: &str = "/gateway/status";
 pub const GATEWAY_HEALTH_CHECK: &str = "/gateway/health-check";
 /// `POST` below it, see [`drain`]: take instances out of rotation for a while.
 pub const GATEWAY_DRAIN: &str = "/gateway/drain";
+/// `POST`: read the configuration again.
+pub const GATEWAY_RELOAD: &str = "/gateway/reload";
 /// `GET`: the description of all these calls (OpenAPI).
 pub const OPENAPI: &str = "/openapi.json";
 /// Any method below it, see [`data_plane`].

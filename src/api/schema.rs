@@ -7,7 +7,7 @@ use schemars::generate::{Contract, SchemaSettings};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value};
 
-use crate::gateway::{Drained, GatewayStatus, HealthCheck};
+use crate::gateway::{Drained, GatewayStatus, HealthCheck, Reloaded};
 use crate::health::{Health, Readiness};
 use crate::heartbeat::{HeartbeatReceived, HeartbeatRequest};
 use crate::problem::Problem;
@@ -63,6 +63,7 @@ pub fn definitions() -> Map<String, Value> {
     add::<GatewayStatus>(&mut answers);
     add::<HealthCheck>(&mut answers);
     add::<Drained>(&mut answers);
+    add::<Reloaded>(&mut answers);
     add::<Problem>(&mut answers);
     let mut answers = answers.take_definitions(true);
     answers.values_mut().for_each(drop_defaults);

@@ -71,6 +71,8 @@ pub enum Command {
     Store(StoreNews),
     /// The operator's decisions, all of them.
     SetPolicies(Policies),
+    /// How much may be registered, and for how long. Who is registered already keeps what it has.
+    SetTerms(Terms),
     /// Where services are found that nobody registered, all of them.
     SetFallbacks(BTreeMap<ServiceName, Endpoint>),
     /// Which addresses may be instances.
@@ -182,6 +184,17 @@ pub struct Limits {
     pub instances: usize,
     /// Instances of one service.
     pub per_service: usize,
+}
+
+/// On what terms registrations are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// How many.
+    pub limits: Limits,
+    /// How long a renewal of those lasts that ask for nothing else.
+    pub ttl: Duration,
+    /// How long after its last renewal a lease that another replica renewed is doubted, while the store is away.
+    pub stale_after: Duration,
 }
 
 /// What a command came to.

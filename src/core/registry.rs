@@ -14,7 +14,7 @@ mod stall;
 
 use crate::balance::lineup::Lineup;
 use crate::cell::Cells;
-use crate::command::{Command, Deregistration, Effect, Limits, Policies, Refused, Registration, Renewal, Reply};
+use crate::command::{Command, Deregistration, Effect, Limits, Policies, Refused, Registration, Renewal, Reply, Terms};
 use crate::endpoint::{Endpoint, Guard, Host};
 use crate::event::Event;
 use crate::lease::Lease;
@@ -136,6 +136,10 @@ impl Registry {
             Command::Restore(facts) => self.restore(*facts, now),
             Command::SetPolicies(policies) => {
                 self.set_policies(policies);
+                Ok(Reply::Done)
+            }
+            Command::SetTerms(terms) => {
+                self.set_terms(terms);
                 Ok(Reply::Done)
             }
             Command::SetFallbacks(fallbacks) => {
@@ -528,6 +532,14 @@ impl Registry {
             }
         }
         changed.into_iter().for_each(|name| self.touch(name));
+    }
+
+    const fn set_terms(&mut self, terms: Terms) {
+        self.limits = terms.limits;
+        self.default_ttl = terms.ttl;
+        if let Some(sharing) = &mut self.sharing {
+            sharing.doubt_after(terms.stale_after);
+        }
     }
 
     fn set_policies(&mut self, policies: Policies) {

@@ -7,7 +7,7 @@ use vertice_core::name::{self, ServiceName};
 use vertice_core::table::Snapshot;
 
 /// Old names and what they lead to.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Aliases(pub BTreeMap<ServiceName, ServiceName>);
 
 impl Aliases {

@@ -48,7 +48,7 @@ pub fn run(mut config: Config, once: bool) -> Result<(), DemoError> {
             return Err(DemoError::Setup("the registry token is configured as a hash; the demo needs it in clear".into()));
         }
     };
-    let gateway = Gateway::prepare(config)?;
+    let gateway = Gateway::prepare(config, None)?;
     let addresses = gateway.addresses().clone();
     let (Some(data), Some(registry)) = (addresses.gateway.first(), addresses.registry.first()) else {
         return Err(DemoError::Setup("both listeners must be on".into()));

@@ -25,6 +25,7 @@ pub mod proxy;
 pub mod random;
 pub mod rates;
 pub mod registrar;
+pub mod reloads;
 pub mod resolve;
 pub mod server;
 pub mod store;

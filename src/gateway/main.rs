@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 use vertice_gateway::cli;
-use vertice_gateway::config::{self, Config, LogFormat};
+use vertice_gateway::config::{self, Config, LogFormat, Source};
 use vertice_gateway::demo;
 use vertice_gateway::descriptors;
 use vertice_gateway::server::Gateway;
@@ -80,11 +80,15 @@ fn main() -> ExitCode {
             let listeners = [config.gateway.listen.first(), config.registry.listen.first()];
             cli::check_health(&listeners.into_iter().flatten().copied().collect::<Vec<_>>(), &env)
         }),
-        Call::Run(options) => options.or(cli.options).load(&env, |config| {
-            start_log(&config);
-            descriptors::raise_limit();
-            finish(Gateway::prepare(config).and_then(Gateway::run))
-        }),
+        Call::Run(options) => {
+            let options = options.or(cli.options);
+            let source = Source::new(options.config.clone(), env.clone());
+            options.load(&env, |config| {
+                start_log(&config);
+                descriptors::raise_limit();
+                finish(Gateway::prepare(config, Some(source)).and_then(Gateway::run))
+            })
+        }
         Call::Demo { once, options } => options.or(cli.options).load(&env, |config| {
             start_log(&config);
             descriptors::raise_limit();

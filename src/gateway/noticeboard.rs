@@ -58,7 +58,7 @@ pub struct NoticeBoard {
     /// An entry lives as long as somebody watches the service.
     interests: Mutex<HashMap<ServiceName, Interest>>,
     watchers: AtomicUsize,
-    watchers_max: usize,
+    watchers_max: AtomicUsize,
     metrics: Arc<Metrics>,
 }
 
@@ -81,9 +81,14 @@ impl NoticeBoard {
             anything: watch::Sender::new(()),
             interests: Mutex::default(),
             watchers: AtomicUsize::new(0),
-            watchers_max,
+            watchers_max: AtomicUsize::new(watchers_max),
             metrics,
         }
+    }
+
+    /// Lets so many watch at once from now on. Who watches already goes on.
+    pub fn allow(&self, watchers_max: usize) {
+        self.watchers_max.store(watchers_max, Ordering::Relaxed);
     }
 
     /// The first index of this process.
@@ -134,7 +139,7 @@ impl NoticeBoard {
     /// Takes a place among the watchers of a service, or of everything; `None` when all are taken.
     #[must_use]
     pub fn watch(self: &Arc<Self>, service: Option<ServiceName>, kind: Kind) -> Option<Watcher> {
-        if self.watchers.fetch_add(1, Ordering::Relaxed) >= self.watchers_max {
+        if self.watchers.fetch_add(1, Ordering::Relaxed) >= self.watchers_max.load(Ordering::Relaxed) {
             self.watchers.fetch_sub(1, Ordering::Relaxed);
             self.metrics.limit_hit("watchers");
             return None;

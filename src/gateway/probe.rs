@@ -1,6 +1,7 @@
 //! Health checks over HTTP.
 
 use crate::upstream::Upstream;
+use parking_lot::Mutex;
 use pingora::connectors::http::v1::Connector;
 use pingora::http::RequestHeader;
 use std::sync::Arc;
@@ -9,30 +10,36 @@ use std::time::Duration;
 /// Asks instances whether they are well.
 pub struct Prober {
     connector: Connector,
-    timeout: Duration,
+    timeout: Mutex<Duration>,
 }
 
 impl Prober {
     /// A prober that waits at most `timeout` for an answer's head.
     #[must_use]
     pub fn new(timeout: Duration) -> Self {
-        Self { connector: Connector::new(None), timeout }
+        Self { connector: Connector::new(None), timeout: Mutex::new(timeout) }
+    }
+
+    /// Waits so long from now on.
+    pub fn set_timeout(&self, timeout: Duration) {
+        *self.timeout.lock() = timeout;
     }
 
     /// The status of the instance's health endpoint; `None` when there was no answer in time. Each probe makes a connection
     /// of its own: whether one can be made is part of the question.
     pub async fn probe(&self, upstream: &Arc<Upstream>) -> Option<u16> {
-        let result = tokio::time::timeout(self.timeout, self.ask(upstream)).await;
+        let timeout = *self.timeout.lock();
+        let result = tokio::time::timeout(timeout, self.ask(upstream, timeout)).await;
         result.ok()?.map_err(|error| tracing::debug!(%error, "health check failed")).ok()
     }
 
-    async fn ask(&self, upstream: &Upstream) -> pingora::Result<u16> {
+    async fn ask(&self, upstream: &Upstream, timeout: Duration) -> pingora::Result<u16> {
         let at = upstream.cells.address.first(upstream.addresses.len());
         let Some(peer) = upstream.x.peers.get(at) else {
             return pingora::Error::e_explain(pingora::ErrorType::ConnectError, "no address");
         };
         let (mut session, _) = self.connector.get_http_session(peer).await?;
-        session.read_timeout = Some(self.timeout);
+        session.read_timeout = Some(timeout);
         let path = format!("{}{}", upstream.facts.endpoint.prefix(), upstream.facts.health_endpoint);
         let mut request = RequestHeader::build("GET", path.as_bytes(), Some(4))?;
         if let Some(host) = &upstream.x.host {

@@ -29,7 +29,7 @@ const NAMES_MAX: usize = 100_000;
 const NEVER: Moment = Moment::from_nanos(u64::MAX);
 
 /// How look-ups are made.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Whom to ask; the system's resolvers when empty.
     pub servers: Vec<SocketAddr>,
@@ -69,7 +69,7 @@ pub struct NameState {
 
 /// The names in use. Locked for moments only, and never by the data plane but after a failed connection.
 pub struct Resolver {
-    settings: Settings,
+    settings: Mutex<Settings>,
     names: Mutex<HashMap<Arc<str>, Known>>,
     /// Something is due earlier than the driver thinks.
     wake: Notify,
@@ -82,7 +82,18 @@ impl Resolver {
     /// A resolver that knows no names.
     #[must_use]
     pub fn new(settings: Settings, metrics: Arc<Metrics>) -> Arc<Self> {
+        let settings = Mutex::new(settings);
         Arc::new(Self { settings, names: Mutex::default(), wake: Notify::new(), answers: watch::channel(0).0, metrics })
+    }
+
+    /// Makes look-ups this way from now on; those under way end as they began.
+    pub fn configure(&self, settings: Settings) {
+        *self.settings.lock() = settings;
+        self.wake.notify_one();
+    }
+
+    fn settings(&self) -> Settings {
+        self.settings.lock().clone()
     }
 
     /// Resolve this name from now on.
@@ -157,16 +168,25 @@ impl Resolver {
 
     /// Looks names up until the future is dropped, and tells the registrar each answer.
     pub async fn run(self: Arc<Self>, registrar: Handle) {
-        let client = match client(&self.settings) {
-            Ok(client) => Arc::new(client),
-            Err(error) => {
-                tracing::error!(%error, "failed to set up name resolution: names will not resolve");
-                return;
-            }
-        };
-        let slots = Arc::new(Semaphore::new(self.settings.concurrency.max(1)));
         loop {
-            let next = self.start_due(&client, &slots, &registrar);
+            let settings = self.settings();
+            match client(&settings) {
+                Ok(client) => self.look_up_by(&settings, &Arc::new(client), &registrar).await,
+                Err(error) => {
+                    tracing::error!(%error, "failed to set up name resolution: names will not resolve");
+                    while self.settings() == settings {
+                        self.wake.notified().await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Looks names up until `settings` are not in force any more.
+    async fn look_up_by(self: &Arc<Self>, settings: &Settings, client: &Arc<TokioResolver>, registrar: &Handle) {
+        let slots = Arc::new(Semaphore::new(settings.concurrency.max(1)));
+        while self.settings() == *settings {
+            let next = self.start_due(client, &slots, registrar);
             tokio::select! {
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep_until(clock::timer(next)) => {}
@@ -208,7 +228,7 @@ impl Resolver {
             self.metrics.limit_hit("dns_concurrency");
         }
         let failing = names.values().filter(|known| known.in_flight && known.failures > 0).count();
-        let mut failing_left = (self.settings.concurrency / 2).max(1).saturating_sub(failing);
+        let mut failing_left = (self.settings.lock().concurrency / 2).max(1).saturating_sub(failing);
         due.retain(|(failures, ..)| {
             let fits = *failures == 0 || failing_left > 0;
             failing_left = failing_left.saturating_sub(usize::from(*failures > 0));
@@ -236,9 +256,10 @@ impl Resolver {
 
     async fn look_up(&self, host: &Arc<str>, client: &TokioResolver, registrar: &Handle) {
         self.metrics.dns_in_flight.inc();
-        let result = tokio::time::timeout(self.settings.timeout, lookup(client, host)).await;
+        let timeout = self.settings.lock().timeout;
+        let result = tokio::time::timeout(timeout, lookup(client, host)).await;
         self.metrics.dns_in_flight.dec();
-        let result = result.unwrap_or_else(|_| Err(format!("no answer within {:?}", self.settings.timeout)));
+        let result = result.unwrap_or_else(|_| Err(format!("no answer within {timeout:?}")));
         self.metrics.dns_lookups.with_label_values(&[if result.is_ok() { "ok" } else { "failed" }]).inc();
         if let Ok(addresses) = &result {
             let command = Command::Resolved { host: host.clone(), addresses: addresses.clone() };
@@ -250,13 +271,14 @@ impl Resolver {
     }
 
     fn note(&self, host: &str, result: Result<Vec<IpAddr>, String>) {
+        let refresh = self.settings.lock().refresh;
         let mut names = self.names.lock();
         let count = names.len();
         let Some(known) = names.get_mut(host) else { return };
         known.in_flight = false;
         known.failures = if result.is_ok() { 0 } else { known.failures.saturating_add(1) };
         // Sooner when it was nudged meanwhile: this answer is to a question from before the connection failed.
-        known.due = known.due.min(clock::mono().plus(pause(self.settings.refresh, count, known.failures)));
+        known.due = known.due.min(clock::mono().plus(pause(refresh, count, known.failures)));
         match result {
             Ok(addresses) => {
                 known.addresses = addresses;

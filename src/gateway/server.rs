@@ -1,13 +1,15 @@
 //! Wiring, and only wiring: who knows whom, in which order things start and end.
 
+mod in_force;
+mod reloader;
+
 use crate::accept::{
-    AcceptApp, AcceptService, AcceptSettings, BindError, Certificate, Drain, DrainSignal, DrainTimes, Entrance, HeadLimits,
-    Http2Limits, Protocol, Tls, service,
+    AcceptApp, AcceptService, AcceptSettings, BindError, Certificate, Drain, DrainSignal, Entrance, HeadLimits, Http2Limits,
+    Protocol, Tls, service,
 };
 use crate::active_probes::ActiveProbes;
-use crate::aliases::Aliases;
 use crate::clock;
-use crate::config::{AccessLog as AccessSetting, Config, Secret, StoreKind, TlsSettings, Token};
+use crate::config::{AccessLog as AccessSetting, Config, Secret, Source, StoreKind, TlsSettings, Token};
 use crate::control::{Access, Control, HealthCache, Renderings, Role, Settings, TokenCheck};
 use crate::descriptors;
 use crate::edge::{Edge, Observer, Shared};
@@ -25,22 +27,25 @@ use crate::random::random;
 use crate::rates::{self, Rates};
 use crate::registrar::outbox::Outbox;
 use crate::registrar::{Handle, Registrar};
-use crate::resolve::{self, Resolver};
+use crate::reloads::Reloads;
+use crate::resolve::Resolver;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{Hung, NamingKey, Table};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use in_force::{Health, Identity, InForce};
 use parking_lot::Mutex;
 use pingora::proxy::{HttpProxy, http_proxy};
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownWatch};
 use pingora::services::background::{BackgroundService, background_service};
+use reloader::Reloader;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::Receiver;
-use vertice_core::command::{Command, Limits, Policies, Probe};
+use vertice_core::command::{Command, Limits, Policies, Probe, Terms};
 use vertice_core::endpoint::{Endpoint, Guard, Network};
 use vertice_core::name::ServiceName;
 use vertice_core::pace::PaceLimit;
@@ -72,9 +77,10 @@ pub enum StartError {
 
 /// A gateway that is ready to run: listeners bound, state restored, table published.
 pub struct Gateway {
-    config: Config,
+    config: Arc<ArcSwap<Config>>,
+    source: Option<Source>,
+    identity: Identity,
     listeners: Listeners,
-    addresses: Addresses,
     drain: Arc<Drain>,
     shared: Arc<Shared>,
     registrar: Registrar,
@@ -102,14 +108,14 @@ impl Certificates {
 }
 
 impl Gateway {
-    /// Binds, opens the store, restores what it holds, and publishes it. Nothing accepts yet.
+    /// Binds, opens the store, restores what it holds, and publishes it. Nothing accepts yet. `config` can be read again from
+    /// `source`, if it came from there.
     ///
     /// # Errors
     /// [`StartError`]. A store that cannot be had is none: the gateway starts empty and says so.
-    pub fn prepare(config: Config) -> Result<Self, StartError> {
+    pub fn prepare(config: Config, source: Option<Source>) -> Result<Self, StartError> {
         let started = clock::now();
-        let mut config = config;
-        config.limits.connections = descriptors::clients_max(config.limits.connections);
+        let config = affordable(config);
         let listeners = Listeners::bind(&config)?;
         let addresses = listeners.addresses();
         let metrics = Arc::new(Metrics::new()?);
@@ -119,17 +125,27 @@ impl Gateway {
             AccessSetting::Off => AccessLog::off(metrics.clone()),
         };
         let outbox = Arc::<Outbox>::default();
-        let (me, replica_id) = (ReplicaId::of(random()), replica_id(&config));
-        let mut persistence = Persistence::open(&config, me, &replica_id, outbox.clone(), metrics.clone());
-        let resolver = Resolver::new(
-            resolve::Settings {
-                servers: config.dns.servers.clone(),
-                refresh: config.dns.refresh,
-                timeout: config.dns.timeout,
-                concurrency: config.dns.concurrency,
-            },
-            metrics.clone(),
-        );
+        let identity = Identity { me: ReplicaId::of(random()), replica_id: replica_id(&config), addresses };
+        let mut persistence = Persistence::open(&config, identity.me, &identity.replica_id, outbox.clone(), metrics.clone());
+        let InForce {
+            policies,
+            terms,
+            fallbacks,
+            guard,
+            lane,
+            routes,
+            aliases,
+            rate_limits,
+            requests_max,
+            control,
+            access: writers,
+            names,
+            health,
+            times,
+            ..
+        } = InForce::of(&config, &identity);
+        let Health { timeout, cache_ttl, cache_max } = health;
+        let resolver = Resolver::new(names, metrics.clone());
         // Indexes of another process, a former life of this one included, are never mistaken for ours: they begin at the time.
         let first = started.wall_ms * 1000;
         let table = Arc::new(Table::from_pointee(Snapshot::empty(random()).with(first, Vec::new())));
@@ -137,43 +153,47 @@ impl Gateway {
         let board = Arc::new(NoticeBoard::new(table.clone(), history, watchers_max, metrics.clone()));
         let naming = NamingKey::new(config.server.secret.as_ref().map(Secret::expose));
         let hung = Hung { metrics: metrics.clone(), naming };
-        let registry = persistence.share(Registry::new(limits(&config), config.lease.ttl).starting_at(first));
+        let registry = persistence.share(Registry::new(terms.limits, terms.ttl).starting_at(first));
         let queue = config.limits.registry_queue;
         let (mut registrar, handle) =
             Registrar::new(registry, table.clone(), hung, board.clone(), outbox, resolver.clone(), queue);
         let probes = registrar.probes();
-        let guard = guard(&config, &addresses);
-        registrar.restore(initial_commands(&config, &guard, persistence.take_restored()));
+        let decisions = [Command::SetGuard(guard.clone()), Command::SetPolicies(policies), Command::SetFallbacks(fallbacks)];
+        registrar.restore(decisions.into_iter().chain(persistence.take_restored()));
         let guard = Arc::new(ArcSwap::from_pointee(guard));
         let drain = Arc::<Drain>::default();
-        let aliases = Arc::new(Aliases(config.routing.aliases.clone()));
+        drain.set_times(times);
+        let aliases = Arc::new(aliases);
+        let reloads = Arc::new(Reloads::new(config.file.clone()));
+        metrics.config_read(true, started.wall_ms);
         let control = Control {
-            settings: control_settings(&config, me, replica_id),
-            access: access_rules(&config),
+            settings: control,
+            access: writers,
             guard: guard.clone(),
             registrar: handle.clone(),
             table: table.clone(),
             aliases: aliases.clone(),
             resolver,
             store: persistence.state.clone(),
-            health_cache: HealthCache::new(config.health.cache_ttl, config.limits.health_cache),
-            prober: Arc::new(Prober::new(config.health.timeout)),
+            health_cache: HealthCache::new(cache_ttl, cache_max),
+            prober: Arc::new(Prober::new(timeout)),
             metrics: metrics.clone(),
             host: Arc::default(),
             board,
-            renderings: Renderings::default(),
+            renderings: Arc::<Renderings>::default(),
             draining: drain.draining_watch(),
+            reloads,
             started,
         };
         let rates = Arc::new(Rates::new(metrics.clone()));
-        let routing = Routing::new(config.routes.clone(), aliases, random());
+        let rules = Rules {
+            settings: lane,
+            routing: Routing::new(routes, aliases, random()),
+            rates: rates.adopt(&rate_limits),
+            process: Process { max: requests_max, ..Process::default() },
+        };
         let shared = Arc::new(Shared {
-            rules: ArcSwap::from_pointee(Rules {
-                settings: edge_settings(&config),
-                routing,
-                rates: rates.adopt(&config.rate_limits),
-                process: Process { max: config.limits.requests, ..Process::default() },
-            }),
+            rules: ArcSwap::from_pointee(rules),
             rates,
             control: ArcSwap::from_pointee(control),
             table,
@@ -183,13 +203,27 @@ impl Gateway {
             access,
         });
         let certificates = Certificates::new(&config);
-        Ok(Self { config, listeners, addresses, drain, shared, registrar, handle, persistence, guard, probes, certificates })
+        let config = Arc::new(ArcSwap::from_pointee(config));
+        Ok(Self {
+            config,
+            source,
+            identity,
+            listeners,
+            drain,
+            shared,
+            registrar,
+            handle,
+            persistence,
+            guard,
+            probes,
+            certificates,
+        })
     }
 
     /// Where it listens.
     #[must_use]
     pub const fn addresses(&self) -> &Addresses {
-        &self.addresses
+        &self.identity.addresses
     }
 
     /// Ends it in good order, from anywhere.
@@ -203,34 +237,59 @@ impl Gateway {
     /// # Errors
     /// When a thread cannot be started, or the port file not written.
     pub fn run(self) -> Result<(), StartError> {
-        let Self { config, listeners, addresses, drain, shared, registrar, handle, persistence, guard, probes, certificates } =
-            self;
+        let Self {
+            config: running,
+            source,
+            identity,
+            listeners,
+            drain,
+            shared,
+            registrar,
+            handle,
+            persistence,
+            guard,
+            probes,
+            certificates,
+        } = self;
+        let (config, addresses) = (running.load_full(), identity.addresses.clone());
         let mut server = Server::new_with_opt_and_conf(None, server_conf(&config));
         server.bootstrap();
 
         let keeping = persistence.start(handle.clone(), shared.table.clone(), shared.rates.clone())?;
         server.add_service(background_service("registrar", RegistrarService(Mutex::new(Some(registrar)))));
-        let housekeeper = Housekeeper {
-            shared: shared.clone(),
-            handle: handle.clone(),
-            guard,
-            probes: Mutex::new(Some(probes)),
-            config: config.clone(),
-            addresses: addresses.clone(),
-        };
-        server.add_service(background_service("housekeeper", housekeeper));
-        let Certificates { gateway, registry } = certificates;
-        for (role, doors, certificate) in
-            [(Role::Gateway, listeners.gateway, gateway), (Role::Registry, listeners.registry, registry)]
-        {
+        let doors = [
+            (Role::Gateway, listeners.gateway, &certificates.gateway),
+            (Role::Registry, listeners.registry, &certificates.registry),
+        ];
+        let mut accept = Vec::new();
+        for (role, doors, certificate) in doors {
             if !doors.is_empty() {
                 let app = accept_app(&server.configuration, &config, &shared, &drain, role);
-                server.add_service(accepting(role, &app, doors, certificate, &drain)?);
+                accept.push((role, app.replaceable_settings().clone()));
+                server.add_service(accepting(role, &app, doors, certificate.clone(), &drain)?);
             }
         }
-        let times = DrainTimes { delay: config.shutdown.delay, grace: config.shutdown.grace };
+        let reloads = shared.control.load().reloads.clone();
+        let reloader = Reloader {
+            source,
+            identity,
+            running,
+            reloads: reloads.clone(),
+            shared: shared.clone(),
+            registrar: handle.clone(),
+            guard: guard.clone(),
+            accept,
+            certificates,
+            drain: drain.clone(),
+        };
+        let housekeeper = Housekeeper { shared, handle, guard, probes: Mutex::new(Some(probes)), reloader };
+        server.add_service(background_service("housekeeper", housekeeper));
         let port_file = config.server.port_file.clone();
-        let signal = DrainSignal::new(drain, times).on_ready(move || announce(&addresses, port_file.as_deref()));
+        let signal = DrainSignal::new(drain)
+            .on_hangup(move || {
+                reloads.ask();
+            })
+            .on_ready(move || announce(&addresses, port_file.as_deref()));
         server.run(RunArgs { shutdown_signal: Box::new(signal) });
 
         // The runtimes are gone, and with them whoever could still change something.
@@ -242,7 +301,7 @@ impl Gateway {
 
 impl std::fmt::Debug for Gateway {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gateway").field("addresses", &self.addresses).finish_non_exhaustive()
+        f.debug_struct("Gateway").field("addresses", &self.identity.addresses).finish_non_exhaustive()
     }
 }
 
@@ -260,14 +319,13 @@ impl BackgroundService for RegistrarService {
     }
 }
 
-/// Names, silent, held, probed and compared instances, the host's own addresses, and news for watchers.
+/// Names, silent, held, probed and compared instances, the host's own addresses, news for watchers, and reloads.
 struct Housekeeper {
     shared: Arc<Shared>,
     handle: Handle,
     guard: Arc<ArcSwap<Guard>>,
     probes: Mutex<Option<Receiver<Probe>>>,
-    config: Config,
-    addresses: Addresses,
+    reloader: Reloader,
 }
 
 #[async_trait]
@@ -283,7 +341,8 @@ impl BackgroundService for Housekeeper {
             self.probe_held(),
             self.probe_actively(),
             Outliers { table: self.shared.table.clone() }.run(),
-            board.run()
+            board.run(),
+            self.reloader.run()
         );
     }
 }
@@ -332,7 +391,7 @@ impl Housekeeper {
         let mut tick = tokio::time::interval(OWN_ADDRESSES_EVERY);
         loop {
             tick.tick().await;
-            let now = guard(&self.config, &self.addresses);
+            let now = guard(&self.reloader.running.load(), &self.reloader.identity.addresses);
             if **self.guard.load() != now && self.handle.tell(Command::SetGuard(now.clone())).is_ok() {
                 self.guard.store(Arc::new(now));
             }
@@ -375,6 +434,12 @@ fn accepting(
     Ok(service(name, entrances, drain.clone(), threads))
 }
 
+/// With no more clients than there are descriptors for.
+fn affordable(mut config: Config) -> Config {
+    config.limits.connections = descriptors::clients_max(config.limits.connections);
+    config
+}
+
 fn accept_settings(config: &Config, role: Role) -> AcceptSettings {
     let limits = &config.limits;
     // A crowd of clients must not keep heartbeats out: the rest is for the registry's own listener.
@@ -414,13 +479,11 @@ fn server_conf(config: &Config) -> ServerConf {
     }
 }
 
-fn initial_commands(config: &Config, guard: &Guard, restored: Vec<Command>) -> impl Iterator<Item = Command> {
-    let policies = Policies {
+fn policies(config: &Config) -> Policies {
+    Policies {
         default: Arc::new(config.policy.clone()),
         services: config.services.iter().map(|(name, service)| (name.clone(), Arc::new(service.policy.clone()))).collect(),
-    };
-    let settings = [Command::SetGuard(guard.clone()), Command::SetPolicies(policies), Command::SetFallbacks(fallbacks(config))];
-    settings.into_iter().chain(restored)
+    }
 }
 
 /// The environment comes before the configuration, as the predecessor had it.
@@ -437,12 +500,13 @@ fn guard(config: &Config, addresses: &Addresses) -> Guard {
     }
 }
 
-fn limits(config: &Config) -> Limits {
-    Limits {
+fn terms(config: &Config) -> Terms {
+    let limits = Limits {
         services: config.limits.services,
         instances: config.limits.instances,
         per_service: config.limits.instances_per_service,
-    }
+    };
+    Terms { limits, ttl: config.lease.ttl, stale_after: config.lease.stale_after }
 }
 
 /// What people call this process.
@@ -453,15 +517,15 @@ fn replica_id(config: &Config) -> String {
     named.unwrap_or_else(|| "local".to_owned())
 }
 
-fn control_settings(config: &Config, me: ReplicaId, replica_id: String) -> Settings {
+fn control_settings(config: &Config, identity: &Identity) -> Settings {
     Settings {
         registry_on_gateway: config.gateway.registry_api,
         single_listener: !(config.gateway.is_on() && config.registry.is_on()),
         lease_ttl: config.lease.ttl,
         register_wait: config.dns.register_wait,
         store_wait: STORE_WAIT,
-        replica_id,
-        me,
+        replica_id: identity.replica_id.clone(),
+        me: identity.me,
         zone: config.server.zone.clone(),
         services_max: config.limits.services,
     }

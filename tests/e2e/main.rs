@@ -23,6 +23,7 @@ mod openapi;
 mod process;
 mod redis;
 mod registry_api;
+mod reload;
 mod resilience;
 mod resolution;
 mod routing;

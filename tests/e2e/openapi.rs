@@ -13,7 +13,7 @@ const NOT_PROVOKED: [u16; 3] = [408, 500, 503];
 
 #[test]
 fn every_call_answers_as_described() {
-    let gateway = Gateway::builder().env("VERTICE_REGISTRY__TOKEN", "secret").start();
+    let gateway = Gateway::builder().env("VERTICE_REGISTRY__TOKEN", "secret").config("").start();
     let upstream = Upstream::start(echo());
     let contract = gateway.contract();
     let mut seen: BTreeMap<String, BTreeSet<u16>> = BTreeMap::new();
@@ -50,14 +50,21 @@ fn every_call_answers_as_described() {
     write(Request::new("POST", "/gateway/drain/nmap_service?for=0")).expect(200);
     write(Request::new("POST", "/gateway/drain/absent")).expect(404);
     write(Request::new("POST", "/gateway/drain/nmap_service?for=soon")).expect(422);
+    write(Request::new("POST", "/gateway/reload")).expect(200);
+    std::fs::write(gateway.dir().join("vertice.toml"), "[lease]\nttl = \"soon\"\n").unwrap();
+    write(Request::new("POST", "/gateway/reload")).expect(422);
     for path in ["/register", "/heartbeat"] {
         write(post(path, &json!({"service_name": 1, "status": "?"}))).expect(422);
         write(Request::new("POST", path).json("{")).expect(400);
         write(Request::new("POST", path).header("Content-Type", "text/plain").body("{}")).expect(415);
     }
-    for (method, path) in
-        [("POST", "/register"), ("POST", "/heartbeat"), ("DELETE", "/deregister/abc"), ("POST", "/gateway/drain/abc")]
-    {
+    for (method, path) in [
+        ("POST", "/register"),
+        ("POST", "/heartbeat"),
+        ("DELETE", "/deregister/abc"),
+        ("POST", "/gateway/drain/abc"),
+        ("POST", "/gateway/reload"),
+    ] {
         ask(Request::new(method, path).json("{}")).expect(401);
         ask(Request::new(method, path).header("X-Forwarded-For", "10.0.0.1").json("{}")).expect(403);
     }

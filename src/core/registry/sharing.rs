@@ -80,6 +80,11 @@ impl Sharing {
         Self { me, graves: Graves::default(), stale_after, link: Link::Away { others: true }, others: true, heard_last: None }
     }
 
+    /// How long after a renewal elsewhere a lease is doubted from now on.
+    pub(super) const fn doubt_after(&mut self, stale_after: Duration) {
+        self.stale_after = stale_after;
+    }
+
     /// Since when the store is followed, if it is.
     fn following_since(&self) -> Option<Moment> {
         match self.link {

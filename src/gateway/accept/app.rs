@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::Response;
@@ -123,7 +124,8 @@ pub trait AcceptObserver: Send + Sync {
 /// Reads and checks each request head, then hands the request to `P`, Pingora's HTTP proxy. A clone is the same app.
 pub struct AcceptApp<P> {
     proxy: Arc<P>,
-    settings: AcceptSettings,
+    /// Those of now: each turn of each connection looks at them afresh.
+    settings: Arc<ArcSwap<AcceptSettings>>,
     drain: Arc<Drain>,
     /// True while draining; Pingora's proxy closes each connection after its answer then.
     draining: ShutdownWatch,
@@ -174,6 +176,7 @@ impl<P> AcceptApp<P> {
     #[must_use]
     pub fn new(proxy: Arc<P>, settings: AcceptSettings, drain: Arc<Drain>, observer: Arc<dyn AcceptObserver>) -> Self {
         let draining = drain.draining_watch();
+        let settings = Arc::new(ArcSwap::from_pointee(settings));
         Self { proxy, settings, drain, draining, observer, protocol: Protocol::Plain }
     }
 
@@ -187,7 +190,14 @@ impl<P> AcceptApp<P> {
         &self.proxy
     }
 
-    pub(super) fn settings(&self) -> &AcceptSettings {
+    /// As they are now.
+    pub(super) fn settings(&self) -> arc_swap::Guard<Arc<AcceptSettings>> {
+        self.settings.load()
+    }
+
+    /// What it was configured with, to be replaced while it serves.
+    #[must_use]
+    pub const fn replaceable_settings(&self) -> &Arc<ArcSwap<AcceptSettings>> {
         &self.settings
     }
 
@@ -209,8 +219,8 @@ impl<P> AcceptApp<P> {
             return Turn::Close;
         }
         let in_flight = self.drain.enter();
-        let deadline = Instant::now() + self.settings.head_deadline;
-        let mut reader = HeadReader::new(self.settings.limits);
+        let deadline = Instant::now() + self.settings().head_deadline;
+        let mut reader = HeadReader::new(self.settings().limits);
         loop {
             match reader.advance(gate.ahead()) {
                 Verdict::Complete(head) => return Turn::Serve(head, in_flight),
@@ -227,18 +237,20 @@ impl<P> AcceptApp<P> {
 
     /// Waits for the first byte of a request. `false` when the connection is to be closed without a word.
     async fn first_byte(&self, gate: &mut Gate, idle_end: &mut IdleEnd) -> bool {
+        let idle = self.settings().idle_keepalive;
         tokio::select! {
             // Bytes that are there already win: a request that crossed our decision to stop is still served.
             biased;
-            read = timeout(self.settings.idle_keepalive, gate.read_ahead()) => matches!(read, Ok(Ok(true))),
+            read = timeout(idle, gate.read_ahead()) => matches!(read, Ok(Ok(true))),
             () = idle_end.wait() => false,
         }
     }
 
     /// The address whose connections are counted, and how many it may have.
     fn share_of(&self, client: Option<SocketAddr>) -> Option<(IpAddr, usize)> {
-        let (address, max) = (client?.ip().to_canonical(), self.settings.connections_per_client?);
-        let is_proxy = self.settings.proxies.iter().any(|network| network.contains(&address));
+        let settings = self.settings();
+        let (address, max) = (client?.ip().to_canonical(), settings.connections_per_client?);
+        let is_proxy = settings.proxies.iter().any(|network| network.contains(&address));
         (!is_proxy).then_some((address, max))
     }
 
@@ -272,7 +284,7 @@ impl<P: HttpServerApp + Send + Sync + 'static> AcceptApp<P> {
     /// The requests of one HTTP/1 connection, one after the other.
     async fn requests(&self, stream: Stream, client: Option<SocketAddr>) {
         let home = Home::default();
-        let old_at = self.settings.connection_age.and_then(|age| Instant::now().checked_add(age));
+        let old_at = self.settings().connection_age.and_then(|age| Instant::now().checked_add(age));
         let mut gate = Box::new(Gate::new(stream, home.clone()));
         let mut kept: Option<HttpPersistentSettings> = None;
         // One that has not been used yet is kept while we listen, and a moment longer: to a load balancer that has not heard
@@ -319,12 +331,12 @@ impl<P: HttpServerApp + Send + Sync + 'static> AcceptApp<P> {
         client: Option<SocketAddr>,
         leash: Arc<Leash>,
     ) -> ServerSession {
-        let bytes = gate.open_for(head, self.settings.body_pace, leash);
+        let bytes = gate.open_for(head, self.settings().body_pace, leash);
         let mut session = ServerSession::new_http1(gate);
         match kept {
             Some(settings) => settings.apply_to_session(&mut session),
             None => {
-                let more_requests = self.settings.requests_per_connection.map(|requests| requests.saturating_sub(1));
+                let more_requests = self.settings().requests_per_connection.map(|requests| requests.saturating_sub(1));
                 session.set_keepalive_reuses_remaining(more_requests);
                 session.set_connection_user_context(self.observer.connection_context(client));
             }
@@ -340,7 +352,7 @@ impl<P: HttpServerApp + Send + Sync + 'static> ServerApp for AcceptApp<P> {
         let _connection = self.drain.connect();
         let _told = Told::new(&*self.observer);
         let client = client_of(&stream);
-        match self.drain.crowd().admit(self.settings.connections_max, self.share_of(client)) {
+        match self.drain.crowd().admit(self.settings().connections_max, self.share_of(client)) {
             Err(full) => self.turn_away(stream, full, !matches!(self.protocol, Protocol::Plain)).await,
             Ok(_place) => {
                 if let Some(stream) = self.secured(stream).await {
@@ -356,7 +368,8 @@ impl<P: HttpServerApp + Send + Sync + 'static> AcceptApp<P> {
     /// The connection, with TLS where the listener asks for it; nothing when the client has not shaken hands.
     async fn secured(&self, stream: Stream) -> Option<Stream> {
         let Protocol::Tls(tls) = &self.protocol else { return Some(stream) };
-        let shaken = timeout(self.settings.tls_handshake, tls.shake_hands(stream)).await;
+        let patience = self.settings().tls_handshake;
+        let shaken = timeout(patience, tls.shake_hands(stream)).await;
         shaken.unwrap_or_else(|_| {
             self.observer.limit_hit("tls_handshake");
             None

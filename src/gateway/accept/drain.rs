@@ -31,6 +31,7 @@ pub struct Drain {
     requested: Notify,
     draining: watch::Sender<bool>,
     listening_over: watch::Sender<bool>,
+    times: Mutex<DrainTimes>,
 }
 
 impl Default for Drain {
@@ -44,6 +45,7 @@ impl Default for Drain {
             requested: Notify::new(),
             draining: watch::Sender::new(false),
             listening_over: watch::Sender::new(false),
+            times: Mutex::default(),
         }
     }
 }
@@ -66,6 +68,17 @@ impl Drain {
     #[must_use]
     pub fn is_draining(&self) -> bool {
         *self.draining.borrow()
+    }
+
+    /// How long its end may take.
+    #[must_use]
+    pub fn times(&self) -> DrainTimes {
+        *self.times.lock()
+    }
+
+    /// Decides how long its end may take, if that has not begun yet.
+    pub fn set_times(&self, times: DrainTimes) {
+        *self.times.lock() = times;
     }
 
     /// Asks for the same orderly end as SIGTERM. Needs a running [`DrainSignal`]; may be called before it runs.
@@ -169,7 +182,7 @@ impl Drop for InFlightGuard<'_> {
 }
 
 /// The two durations of an orderly end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DrainTimes {
     /// How long the listeners stay open after the signal, for load balancers that learn of it by readiness.
     pub delay: Duration,
@@ -181,17 +194,18 @@ pub struct DrainTimes {
 /// draining.
 pub struct DrainSignal {
     drain: Arc<Drain>,
-    times: DrainTimes,
     ready: Mutex<Option<Ready>>,
+    hangup: Option<Hangup>,
 }
 
 type Ready = Box<dyn FnOnce() + Send>;
+type Hangup = Box<dyn Fn() + Send + Sync>;
 
 impl DrainSignal {
     /// A signal for `RunArgs { shutdown_signal }`.
     #[must_use]
-    pub fn new(drain: Arc<Drain>, times: DrainTimes) -> Self {
-        Self { drain, times, ready: Mutex::new(None) }
+    pub fn new(drain: Arc<Drain>) -> Self {
+        Self { drain, ready: Mutex::new(None), hangup: None }
     }
 
     /// Calls `ready` as soon as signals are caught: whoever waits for it may stop the process in good order from then on.
@@ -201,11 +215,29 @@ impl DrainSignal {
         self
     }
 
+    /// Calls `hangup` at each SIGHUP, which ends nothing.
+    #[must_use]
+    pub fn on_hangup(self, hangup: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { hangup: Some(Box::new(hangup)), ..self }
+    }
+
+    /// The next signal that ends the process.
+    async fn next(&self, signals: &mut StopSignals) -> &'static str {
+        loop {
+            tokio::select! {
+                () = received(&mut signals.terminate) => return "SIGTERM",
+                () = received(&mut signals.interrupt) => return "SIGINT",
+                () = received(&mut signals.hangup) => self.hangup.iter().for_each(|hangup| hangup()),
+            }
+        }
+    }
+
     async fn wind_down(&self) {
+        let times = self.drain.times();
         self.drain.begin();
-        sleep(self.times.delay).await;
+        sleep(times.delay).await;
         self.drain.stop_listening();
-        if self.drain.drained(Instant::now() + self.times.grace).await {
+        if self.drain.drained(Instant::now() + times.grace).await {
             info!("drained: every connection has ended");
         } else {
             let (in_flight, connections) = (self.drain.in_flight(), self.drain.connections());
@@ -216,7 +248,7 @@ impl DrainSignal {
 
 impl std::fmt::Debug for DrainSignal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DrainSignal").field("times", &self.times).finish_non_exhaustive()
+        f.debug_struct("DrainSignal").field("drain", &self.drain).finish_non_exhaustive()
     }
 }
 
@@ -229,12 +261,12 @@ impl ShutdownSignalWatch for DrainSignal {
             ready();
         }
         tokio::select! {
-            name = signals.next() => info!("{name}: draining"),
+            name = self.next(&mut signals) => info!("{name}: draining"),
             () = self.drain.requested.notified() => info!("draining on request"),
         }
         tokio::select! {
             () = self.wind_down() => {}
-            name = signals.next() => warn!("{name} again: stopping at once"),
+            name = self.next(&mut signals) => warn!("{name} again: stopping at once"),
         }
         ShutdownSignal::FastShutdown
     }
@@ -244,7 +276,7 @@ impl ShutdownSignalWatch for DrainSignal {
 struct StopSignals {
     terminate: Option<Signal>,
     interrupt: Option<Signal>,
-    /// Ends nothing; caught because its default is to kill.
+    /// Ends nothing; its default is to kill.
     hangup: Option<Signal>,
 }
 
@@ -257,17 +289,6 @@ impl StopSignals {
             terminate: install(SignalKind::terminate(), "SIGTERM"),
             interrupt: install(SignalKind::interrupt(), "SIGINT"),
             hangup: install(SignalKind::hangup(), "SIGHUP"),
-        }
-    }
-
-    /// The next signal that ends the process.
-    async fn next(&mut self) -> &'static str {
-        loop {
-            tokio::select! {
-                () = received(&mut self.terminate) => return "SIGTERM",
-                () = received(&mut self.interrupt) => return "SIGINT",
-                () = received(&mut self.hangup) => warn!("SIGHUP: this version cannot reload its configuration; nothing changed"),
-            }
         }
     }
 }
@@ -319,8 +340,7 @@ mod tests {
     async fn a_request_made_before_anyone_listens_is_kept() {
         let drain = Arc::new(Drain::default());
         drain.request();
-        let times = DrainTimes { delay: Duration::ZERO, grace: Duration::from_secs(20) };
-        let signal = DrainSignal::new(drain.clone(), times).recv().await;
+        let signal = DrainSignal::new(drain.clone()).recv().await;
         assert!(matches!(signal, ShutdownSignal::FastShutdown));
         assert!(drain.is_draining() && *drain.listening_over_watch().borrow());
     }

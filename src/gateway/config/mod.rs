@@ -20,11 +20,13 @@
 
 mod balance;
 mod environment;
+mod file_watch;
 mod mistake;
 mod policy;
 mod rates;
 mod raw;
 mod reader;
+mod reload;
 mod routes;
 mod routing;
 mod secret;
@@ -37,14 +39,20 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+pub use file_watch::FileWatch;
 pub use mistake::{ConfigErrors, Mistake};
 pub use raw::Origin;
+#[cfg(test)]
+pub(crate) use reload::is_fixed;
+pub use reload::{Revision, Source};
 pub use routing::{RoutingSettings, ServiceSettings};
 pub use secret::{Secret, Token};
 pub use settings::{
     AccessLog, Config, DnsSettings, GatewaySettings, HealthSettings, LeaseSettings, LimitSettings, LogFormat, LogLevel,
     LogSettings, RegistrySettings, ServerSettings, ShutdownSettings,
 };
+#[cfg(test)]
+pub(crate) use source::sample_variables;
 pub use source::{load, parse};
 pub use store::{RedisSettings, StoreKind, StoreSettings};
 pub use tls::{Identity, TlsSettings};

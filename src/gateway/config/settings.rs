@@ -32,6 +32,8 @@ use super::value;
 pub struct Config {
     /// The file that was read, if there was one.
     pub file: Option<PathBuf>,
+    /// The files that it names and that were read: secrets, certificates.
+    pub named_files: Vec<PathBuf>,
     /// This process.
     pub server: ServerSettings,
     /// The listener of the data plane.
@@ -73,6 +75,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// Every file that was read.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.file.iter().chain(&self.named_files).cloned().collect()
+    }
+
     /// What was decided about `service`.
     pub fn policy_of(&self, service: &ServiceName) -> &Policy {
         self.services.get(service).map_or(&self.policy, |settings| &settings.policy)
@@ -87,6 +94,7 @@ impl Config {
         let routes = routes::read_routes(r, &policy, &services);
         let config = Self {
             file: None,
+            named_files: Vec::new(),
             server: r.within("server", ServerSettings::read),
             gateway: r.within("gateway", GatewaySettings::read),
             registry: r.within("registry", RegistrySettings::read),
@@ -160,6 +168,8 @@ pub struct ServerSettings {
     pub secret: Option<Secret>,
     /// Peers that may name another client in `X-Forwarded-For` or `Forwarded`.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether the configuration is reloaded when its file changes.
+    pub watch_config: bool,
     /// Where the bound addresses are written, as JSON, once all listeners accept.
     pub port_file: Option<PathBuf>,
 }
@@ -171,6 +181,7 @@ impl ServerSettings {
             zone: r.label("zone"),
             secret: r.secret("secret", long_enough),
             trusted_proxies: r.networks("trusted_proxies", &[]),
+            watch_config: r.boolean("watch_config", false),
             port_file: r.text("port_file").map(PathBuf::from),
         }
     }

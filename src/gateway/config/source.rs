@@ -1,5 +1,6 @@
 //! Where the configuration comes from: which file counts, and the way from its text to a [`Config`].
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -45,7 +46,14 @@ pub fn load(path: Option<&Path>, env: &BTreeMap<String, String>) -> Result<Confi
 /// Every mistake that was found. When `text` is not TOML only that is reported, because the keys behind a syntax
 /// error cannot be trusted.
 pub fn parse(text: &str, file_name: &str, env: &BTreeMap<String, String>) -> Result<Config, ConfigErrors> {
-    parse_with(text, file_name, env, &|path| std::fs::read_to_string(path))
+    let files = RefCell::new(Vec::new());
+    let read_file = |path: &Path| {
+        files.borrow_mut().push(path.to_owned());
+        std::fs::read_to_string(path)
+    };
+    let mut config = parse_with(text, file_name, env, &read_file)?;
+    config.named_files = files.into_inner();
+    Ok(config)
 }
 
 /// How a secret's file is read; an argument so that tests need no files.
@@ -77,6 +85,16 @@ pub(super) fn known_keys() -> std::collections::BTreeSet<Vec<String>> {
     let mut reader = Reader::new(&document, &|_| Err(io::ErrorKind::NotFound.into()));
     Config::read_samples(&mut reader);
     reader.into_asked()
+}
+
+/// Every key there is, each with the variable that sets it in the first route, or in the service, alias or header `sample`.
+#[cfg(test)]
+pub(crate) fn sample_variables() -> BTreeMap<String, String> {
+    let name = |key: &[String], depth: usize| if key[0] == "routes" && depth == 1 { "0" } else { "sample" }.to_owned();
+    let sample = |key: &Vec<String>| -> Vec<String> {
+        (0..key.len()).map(|depth| if key[depth] == "*" { name(key, depth) } else { key[depth].clone() }).collect()
+    };
+    known_keys().iter().map(|key| (super::raw::shown(key), environment::variable_of(&sample(key)))).collect()
 }
 
 /// The file to read, if any.

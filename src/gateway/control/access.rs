@@ -35,7 +35,7 @@ impl std::fmt::Debug for TokenCheck {
 }
 
 /// The rules for writes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Access {
     /// Networks that writes may come from.
     pub allow_from: Vec<IpNet>,

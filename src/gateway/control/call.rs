@@ -19,6 +19,7 @@ pub(super) enum Call {
     Status,
     HealthCheck,
     Drain,
+    Reload,
     OpenApi,
 }
 
@@ -59,7 +60,7 @@ pub(super) struct Made<'p> {
 }
 
 /// Every call.
-pub(super) static CALLS: [Entry; 13] = [
+pub(super) static CALLS: [Entry; 14] = [
     write(Call::Register, paths::REGISTER, Part::Registry, Method::POST, "register"),
     write(Call::Heartbeat, paths::HEARTBEAT, Part::Registry, Method::POST, "heartbeat"),
     write(Call::Deregister, paths::DEREGISTER, Part::Registry, Method::DELETE, "deregister").named(),
@@ -72,6 +73,7 @@ pub(super) static CALLS: [Entry; 13] = [
     read(Call::Status, paths::GATEWAY_STATUS, Part::Admin, None),
     read(Call::HealthCheck, paths::GATEWAY_HEALTH_CHECK, Part::Admin, None).named(),
     write(Call::Drain, paths::GATEWAY_DRAIN, Part::Admin, Method::POST, "drain").named(),
+    write(Call::Reload, paths::GATEWAY_RELOAD, Part::Admin, Method::POST, "reload"),
     read(Call::OpenApi, paths::OPENAPI, Part::Process, None),
 ];
 

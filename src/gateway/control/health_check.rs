@@ -22,15 +22,15 @@ use vertice_core::outcome::Verdict;
 use vertice_core::time::Moment;
 
 /// Verdicts of the last few seconds.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct HealthCache {
-    entries: DashMap<String, Arc<Entry>>,
+    entries: Arc<DashMap<String, Arc<Entry>>>,
     /// How long a verdict holds.
     pub ttl: Duration,
     /// How many verdicts are kept at most.
     pub size_max: usize,
-    hits: AtomicU64,
-    misses: AtomicU64,
+    hits: Arc<AtomicU64>,
+    misses: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
@@ -45,7 +45,13 @@ impl HealthCache {
     /// An empty cache.
     #[must_use]
     pub fn new(ttl: Duration, size_max: usize) -> Self {
-        Self { entries: DashMap::new(), ttl, size_max, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+        Self { entries: Arc::default(), ttl, size_max, hits: Arc::default(), misses: Arc::default() }
+    }
+
+    /// The same verdicts, held for another while, and another number of them.
+    #[must_use]
+    pub fn bounded(&self, ttl: Duration, size_max: usize) -> Self {
+        Self { ttl, size_max, ..self.clone() }
     }
 
     /// How many verdicts are kept.

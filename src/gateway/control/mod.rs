@@ -17,6 +17,7 @@ mod lookup;
 mod openapi;
 mod query;
 mod register;
+mod reload;
 mod renderings;
 mod renew;
 mod status;
@@ -27,6 +28,7 @@ use crate::clock;
 use crate::noticeboard::NoticeBoard;
 use crate::probe::Prober;
 use crate::registrar::Handle;
+use crate::reloads::Reloads;
 use crate::resolve::Resolver;
 use crate::store::StoreState;
 use crate::telemetry::metrics::{Metrics, Scope};
@@ -81,7 +83,7 @@ pub struct Caller {
 }
 
 /// What the control plane was configured with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Registry paths exist on the gateway's listener too.
     pub registry_on_gateway: bool,
@@ -103,7 +105,8 @@ pub struct Settings {
     pub services_max: usize,
 }
 
-/// Everything the handlers need.
+/// Everything the handlers need. A copy with other settings serves beside it: all that has a life of its own is shared.
+#[derive(Clone)]
 pub struct Control {
     /// Settings.
     pub settings: Settings,
@@ -132,9 +135,11 @@ pub struct Control {
     /// What changed, and who is told.
     pub board: Arc<NoticeBoard>,
     /// What several watchers are sent.
-    pub renderings: Renderings,
+    pub renderings: Arc<Renderings>,
     /// Turns true when the process is on its way out.
     pub draining: tokio::sync::watch::Receiver<bool>,
+    /// The configuration: what is in force, and how to have it read again.
+    pub reloads: Arc<Reloads>,
     /// When the process started.
     pub started: Now,
 }
@@ -255,6 +260,7 @@ impl Control {
             Call::Status => off_worker(move || status::status(&this)).await,
             Call::HealthCheck => health_check::check(self, name).await,
             Call::Drain => drain::drain(self, name, query).await,
+            Call::Reload => reload::reload(self).await,
             Call::OpenApi => off_worker(move || Ok(openapi::answer(&this, role))).await,
         }
     }

@@ -1,6 +1,6 @@
 //! `GET /gateway/status`: what is in force.
 
-use super::{Answer, Control, epoch_s, json, rounded};
+use super::{Answer, Control, epoch_s, json, reload, rounded};
 use crate::clock;
 use crate::store::redis::Replica;
 use crate::upstream::{Service, Upstream};
@@ -42,6 +42,7 @@ pub(super) fn status(control: &Control) -> Answer {
         replicas: replicas(control, now),
         snapshot: SnapshotStatus { generation: table.generation() },
         leases: leases(control, now),
+        config: reload::status(control.reloads.standing()),
     };
     json(StatusCode::OK, &status)
 }

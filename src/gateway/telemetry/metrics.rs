@@ -137,6 +137,12 @@ pub struct Metrics {
     pub redis_duration: HistogramVec,
     /// `redis_failures_total{error_type}`
     pub redis_failures: IntCounterVec,
+    /// `vertice_config_reloads_total{result}`
+    pub config_reloads: IntCounterVec,
+    /// `vertice_config_last_reload_success`
+    pub config_reload_success: IntGauge,
+    /// `vertice_config_last_reload_success_timestamp_seconds`
+    pub config_reload_success_time: IntGauge,
     /// `vertice_dns_lookups_total{result}`
     pub dns_lookups: IntCounterVec,
     /// `vertice_dns_lookups_in_flight`
@@ -329,6 +335,22 @@ impl Metrics {
                 &REGISTRY_BUCKETS,
             )?,
             redis_failures: counters(&c, "redis_failures_total", "Failed operations on Redis.", &["error_type"])?,
+            config_reloads: counters(
+                &p,
+                "vertice_config_reloads_total",
+                "Reloads of the configuration, by result.",
+                &["result"],
+            )?,
+            config_reload_success: int_gauge(
+                &p,
+                "vertice_config_last_reload_success",
+                "1 unless the last configuration that was read was refused.",
+            )?,
+            config_reload_success_time: int_gauge(
+                &p,
+                "vertice_config_last_reload_success_timestamp_seconds",
+                "When a configuration was last read that was good.",
+            )?,
             dns_lookups: counters(&c, "vertice_dns_lookups_total", "Name look-ups, by result.", &["result"])?,
             dns_in_flight: int_gauge(&c, "vertice_dns_lookups_in_flight", "Name look-ups under way.")?,
             dns_names: int_gauges(&c, "vertice_dns_names", "Names that instances use, by state.", &["state"])?,
@@ -401,6 +423,15 @@ impl Metrics {
         // A series that never existed cannot be removed, which is fine.
         let _ = self.rate_limited.remove_label_values(&[name]);
         let _ = self.rate_limit_keys.remove_label_values(&[name]);
+    }
+
+    /// A configuration was read at that time, in milliseconds since 1970, and is in force or, being bad, is not. The one of the
+    /// start is no reload.
+    pub fn config_read(&self, is_good: bool, wall_ms: u64) {
+        self.config_reload_success.set(is_good.into());
+        if is_good {
+            self.config_reload_success_time.set(i64::try_from(wall_ms / 1000).unwrap_or(i64::MAX));
+        }
     }
 
     /// The text format of the families in `scope`.

@@ -56,7 +56,12 @@ impl SteadyLoad {
     /// Starts asking `target` for these services, and waits for the first answers.
     #[track_caller]
     pub(crate) fn start(target: SocketAddr, services: &[&str]) -> Self {
-        let requests: Vec<Request> = services.iter().map(|service| get(&format!("/v2/{service}/load"))).collect();
+        Self::asking(target, services.iter().map(|service| get(&format!("/v2/{service}/load"))).collect())
+    }
+
+    /// Starts sending these requests to `target`, and waits for the first answers.
+    #[track_caller]
+    pub(crate) fn asking(target: SocketAddr, requests: Vec<Request>) -> Self {
         let tally = Arc::<Tally>::default();
         let clients = (0..Self::CLIENTS).map(|_| {
             let (tally, requests) = (tally.clone(), requests.clone());

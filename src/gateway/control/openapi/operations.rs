@@ -43,6 +43,7 @@ pub(super) fn describe(call: Call) -> Described {
         Call::Status => status(),
         Call::HealthCheck => health_check(),
         Call::Drain => drain(),
+        Call::Reload => reload(),
         Call::OpenApi => openapi(),
     }
 }
@@ -234,6 +235,18 @@ fn drain() -> Described {
         ],
         answers: vec![success(StatusCode::OK, "Which instances were meant.", &reference("Drained"))],
         refusals: &[404, 422],
+        ..Described::default()
+    }
+}
+
+fn reload() -> Described {
+    Described {
+        id: "reload",
+        summary: "Read the configuration again",
+        description: "What has changed is in force when the answer comes; requests under way keep what they began with. With a \
+            mistake anywhere nothing changes, and every mistake is named in `errors`.",
+        answers: vec![success(StatusCode::OK, "The configuration is good and in force.", &reference("Reloaded"))],
+        refusals: &[422],
         ..Described::default()
     }
 }
