@@ -26,6 +26,7 @@ mod registry_api;
 mod reload;
 mod resilience;
 mod resolution;
+mod rolling;
 mod routing;
 mod sidecar;
 mod sidecar_exec;

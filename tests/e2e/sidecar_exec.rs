@@ -60,7 +60,8 @@ fn serve(directory: &Path) {
     end.recv().unwrap();
 }
 
-fn service_command() -> Command {
+/// Starts the service without a sidecar.
+pub(crate) fn service_command() -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(service_arguments());
     command
@@ -71,18 +72,27 @@ fn service_arguments() -> [&'static str; 3] {
 }
 
 /// A service that a sidecar starts.
-struct Service {
+pub(crate) struct Service {
     name: &'static str,
     address: SocketAddr,
     directory: PathBuf,
 }
 
 impl Service {
-    fn new(name: &'static str, directory: &Path) -> Self {
+    pub(crate) fn new(name: &'static str, directory: &Path) -> Self {
         Self { name, address: net::closed(), directory: directory.to_owned() }
     }
 
-    fn env(&self, registry: &str) -> Vec<(String, String)> {
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What its sidecar, and the harness, call it.
+    pub(crate) fn id(&self) -> String {
+        self.address.to_string()
+    }
+
+    pub(crate) fn env(&self, registry: &str) -> Vec<(String, String)> {
         [
             ("SERVICE_NAME", self.name.to_owned()),
             ("SERVICE_HOST", self.address.ip().to_string()),
@@ -98,12 +108,18 @@ impl Service {
     /// Starts it by way of a sidecar, and waits until the gateway sends to it.
     #[track_caller]
     fn launch(&self, gateway: &Gateway, more: &[(&str, &str)]) -> Process {
+        self.launch_in(gateway, more, gateway.dir())
+    }
+
+    /// Like [`launch`](Self::launch), with the sidecar's output in `dir`.
+    #[track_caller]
+    pub(crate) fn launch_in(&self, gateway: &Gateway, more: &[(&str, &str)], dir: &Path) -> Process {
         let mut command = Command::new(program());
         command.args(["exec", "--"]).arg(std::env::current_exe().unwrap()).args(service_arguments());
         let mut env = self.env(&format!("http://{}", gateway.registry));
         env.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let sidecar = Process::start(command, &env, "sidecar", gateway.dir());
-        eventually("the registration", || gateway.services() == [self.name]);
+        let sidecar = Process::start(command, &env, "sidecar", dir);
+        eventually("the registration", || gateway.instances(self.name).iter().any(|one| one["instance_id"] == self.id()));
         gateway.data(self.request("x")).expect(200);
         sidecar
     }
@@ -113,7 +129,7 @@ impl Service {
     }
 
     /// The process that answers directly, if one does.
-    fn pid(&self) -> Option<u32> {
+    pub(crate) fn pid(&self) -> Option<u32> {
         get("/x").try_send(self.address).ok()?.json()["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok())
     }
 
