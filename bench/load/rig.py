@@ -78,6 +78,8 @@ class Programs:
         self.upstream = os.path.join(release, "examples", "bench-upstream")
         self.watchers = os.path.join(release, "examples", "bench-watchers")
         self.replicas = os.path.join(release, "examples", "bench-replicas")
+        self.open = os.path.join(release, "examples", "bench-open")
+        self.faulty = os.path.join(release, "examples", "bench-faulty")
         self.nginx = find("nginx")
         self.haproxy = find("haproxy")
 
@@ -226,9 +228,9 @@ def sidecar_env(registry_port, service_port):
     }
 
 
-def register(port, upstream_port):
+def register(port, upstream_port, instance="one"):
     """Registers the upstream for as long as the rig runs."""
-    body = {"service_name": "bench", "endpoint": f"http://127.0.0.1:{upstream_port}", "instance_id": "one", "ttl": 3600}
+    body = {"service_name": "bench", "endpoint": f"http://127.0.0.1:{upstream_port}", "instance_id": instance, "ttl": 3600}
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/register", json.dumps(body).encode(), {"Content-Type": "application/json"})
     with OPENER.open(request, timeout=PATIENCE) as answer:
