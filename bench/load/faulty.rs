@@ -63,8 +63,8 @@ async fn main() -> io::Result<()> {
     let address =
         listener.as_ref().map(TcpListener::local_addr).transpose()?.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, port).into());
     say(&address.port().to_string())?;
-    let (lines, mut orders) = tokio::sync::mpsc::unbounded_channel();
-    std::thread::spawn(move || io::stdin().lock().lines().map_while(Result::ok).all(|line| lines.send(line).is_ok()));
+    let (lines, mut orders) = tokio::sync::mpsc::channel(1);
+    std::thread::spawn(move || io::stdin().lock().lines().map_while(Result::ok).all(|line| lines.blocking_send(line).is_ok()));
     let (change, mood) = watch::channel(Mood::Sound);
     let instance = Arc::new(Instance { mood, free: Vec::new().into(), served: AtomicU64::new(0), begun: Instant::now() });
     loop {
@@ -123,29 +123,31 @@ impl Mood {
 impl Instance {
     async fn serve(&self, mut stream: TcpStream) -> io::Result<()> {
         let mut mood = self.mood.clone();
-        let mut bytes = Vec::with_capacity(16 * 1024);
+        let (mut bytes, mut has_served) = (Vec::with_capacity(16 * 1024), false);
         loop {
-            let is_deaf = *mood.borrow_and_update() == Mood::Deaf;
+            let is = *mood.borrow_and_update();
             tokio::select! {
-                request = read_request(&mut stream, &mut bytes), if !is_deaf => if !request? { return Ok(()) },
+                request = read_request(&mut stream, &mut bytes), if is != Mood::Deaf => if !request? { return Ok(()) },
                 changed = mood.changed() => {
                     if changed.is_err() || *mood.borrow() == Mood::Refuse {
                         return Ok(());
                     }
                     continue;
                 }
+                () = sleep(self.patience()), if is == Mood::Impatient && has_served => return Ok(()),
             }
             let mood = *self.mood.borrow();
             if !self.answer(&mut stream, mood).await? {
                 return Ok(());
             }
+            has_served = true;
         }
     }
 
     /// Whether the connection is kept.
     async fn answer(&self, stream: &mut TcpStream, mood: Mood) -> io::Result<bool> {
         match mood {
-            Mood::Sound | Mood::Deaf => {}
+            Mood::Sound | Mood::Deaf | Mood::Impatient => {}
             Mood::Flap if self.begun.elapsed().as_millis() / FLAP.as_millis() % 2 == 0 => {}
             Mood::Refuse => return Ok(false),
             Mood::Reset | Mood::Flap => return reset(stream),
@@ -169,16 +171,16 @@ impl Instance {
                 stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n").await?;
                 return Ok(true);
             }
-            Mood::Impatient => {
-                stream.write_all(ANSWER).await?;
-                let nth = self.served.fetch_add(1, Ordering::Relaxed);
-                sleep(Duration::from_micros(nth * 7_919 % 20_000)).await;
-                return Ok(false);
-            }
             Mood::Workers(count, time) => sleep_until(self.turn(count, time)).await,
         }
         stream.write_all(ANSWER).await?;
         Ok(true)
+    }
+
+    /// How long a connection may be idle where there is little patience.
+    fn patience(&self) -> Duration {
+        let nth = self.served.fetch_add(1, Ordering::Relaxed);
+        Duration::from_micros(nth * 7_919 % 20_000)
     }
 
     /// When the next request is done; its work is done even if its client leaves, as by a thread.

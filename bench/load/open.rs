@@ -107,8 +107,8 @@ struct Load {
 async fn main() -> io::Result<()> {
     let plan = std::env::args().nth(1).ok_or_else(|| io::Error::other("usage: bench-open PLAN"))?;
     let load = Arc::new(Load::new(serde_json::from_str(&plan)?));
-    let (lines, mut asked) = tokio::sync::mpsc::unbounded_channel();
-    std::thread::spawn(move || io::stdin().lock().lines().map_while(Result::ok).all(|line| lines.send(line).is_ok()));
+    let (lines, mut asked) = tokio::sync::mpsc::channel(1);
+    std::thread::spawn(move || io::stdin().lock().lines().map_while(Result::ok).all(|line| lines.blocking_send(line).is_ok()));
     let sending = tokio::spawn(load.clone().send());
     while asked.recv().await.is_some() {
         let over = std::mem::replace(&mut *lock(&load.stretch), load.stretch());
@@ -194,7 +194,7 @@ impl Load {
 
     /// A connection that the server has neither closed nor said something on.
     fn kept(&self) -> Option<TcpStream> {
-        std::iter::from_fn(|| lock(&self.idle).pop()).find(|stream| is_quiet(stream))
+        std::iter::from_fn(|| lock(&self.idle).pop()).find(is_quiet)
     }
 
     async fn connect(&self) -> io::Result<TcpStream> {
