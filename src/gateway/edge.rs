@@ -42,7 +42,7 @@ use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType, Result};
+use pingora::{Error, ErrorType, Result, RetryType};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -286,6 +286,12 @@ impl ProxyHttp for Edge {
                 (None, Some(leash)) => Some(watchdog.watch_shared(leash, end)),
                 (None, None) => watchdog.watch(fd, end),
             };
+            if reused && attempt.watch.as_ref().is_some_and(|watch| watch.has_ended()) {
+                // Nothing was sent yet: another connection does, for any method.
+                let mut error = Error::explain(ErrorType::ConnectionClosed, "the instance closed it as it was taken").into_up();
+                error.retry = RetryType::Decided(true);
+                return Err(error);
+            }
         }
         Ok(())
     }
