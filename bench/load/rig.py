@@ -228,9 +228,9 @@ def sidecar_env(registry_port, service_port):
     }
 
 
-def register(port, upstream_port, instance="one"):
+def register(port, upstream_port, instance="one", service="bench", host="127.0.0.1"):
     """Registers the upstream for as long as the rig runs."""
-    body = {"service_name": "bench", "endpoint": f"http://127.0.0.1:{upstream_port}", "instance_id": instance, "ttl": 3600}
+    body = {"service_name": service, "endpoint": f"http://{host}:{upstream_port}", "instance_id": instance, "ttl": 3600}
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/register", json.dumps(body).encode(), {"Content-Type": "application/json"})
     with OPENER.open(request, timeout=PATIENCE) as answer:
