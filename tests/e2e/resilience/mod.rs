@@ -7,6 +7,7 @@ mod concurrency;
 mod connections;
 mod failures;
 mod faults;
+mod innocent;
 mod limit_answers;
 mod limits;
 mod rates;
