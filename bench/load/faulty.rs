@@ -148,12 +148,12 @@ impl Instance {
     async fn answer(&self, stream: &mut TcpStream, mood: Mood) -> io::Result<bool> {
         match mood {
             Mood::Sound | Mood::Deaf | Mood::Impatient => {}
-            Mood::Flap if self.begun.elapsed().as_millis() / FLAP.as_millis() % 2 == 0 => {}
+            Mood::Flap if (self.begun.elapsed().as_millis() / FLAP.as_millis()).is_multiple_of(2) => {}
             Mood::Refuse => return Ok(false),
             Mood::Reset | Mood::Flap => return reset(stream),
             Mood::Hang => {
                 // Until the other side has had enough.
-                stream.read(&mut [0]).await?;
+                let _ = stream.read(&mut [0]).await;
                 return Ok(false);
             }
             Mood::Garbage => {
