@@ -10,7 +10,7 @@ use crate::accept::{
 use crate::active_probes::ActiveProbes;
 use crate::clock;
 use crate::config::{AccessLog as AccessSetting, Config, Secret, Source, StoreKind, TlsSettings, Token};
-use crate::control::{Access, Control, HealthCache, Renderings, Role, Settings, TokenCheck};
+use crate::control::{Access, Control, HealthCache, Quotas, Renderings, Role, Settings, TokenCheck};
 use crate::descriptors;
 use crate::edge::{Edge, Observer, Shared};
 use crate::held::HeldProbes;
@@ -177,6 +177,7 @@ impl Gateway {
             store: persistence.state.clone(),
             health_cache: HealthCache::new(cache_ttl, cache_max),
             prober: Arc::new(Prober::new(timeout)),
+            quotas: Arc::new(Quotas::new(metrics.clone())),
             metrics: metrics.clone(),
             host: Arc::default(),
             board,
@@ -364,6 +365,7 @@ impl Housekeeper {
         loop {
             tick.tick().await;
             self.shared.rates.sweep(clock::mono());
+            self.shared.control.load().quotas.sweep();
             for service in self.shared.table.load_full().iter() {
                 let policy = &service.policy.concurrency;
                 if policy.is_bounded() {
@@ -528,6 +530,7 @@ fn control_settings(config: &Config, identity: &Identity) -> Settings {
         me: identity.me,
         zone: config.server.zone.clone(),
         services_max: config.limits.services,
+        limits_calls: config.limits.registry,
     }
 }
 

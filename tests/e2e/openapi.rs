@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::harness::scripts::echo;
 use crate::harness::{Contract, Gateway, Request, Response, Upstream, delete, eventually, get, head, post};
 
-/// Answers that take a defect, a slow body or too much to do.
-const NOT_PROVOKED: [u16; 3] = [408, 500, 503];
+/// Answers that take a defect, a slow body, too much to do or a limit that is off here.
+const NOT_PROVOKED: [u16; 4] = [408, 429, 500, 503];
 
 #[test]
 fn every_call_answers_as_described() {

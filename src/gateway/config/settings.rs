@@ -314,6 +314,8 @@ pub struct LimitSettings {
     pub connection_age: Option<Duration>,
     /// Requests to services at once, if bounded.
     pub requests: Option<u32>,
+    /// Whether registry calls are limited, by address and instance.
+    pub registry: bool,
     /// Commands waiting for the registrar.
     pub registry_queue: usize,
     /// Registered services.
@@ -352,6 +354,7 @@ impl LimitSettings {
             requests_per_connection: unless_zero(r.integer("requests_per_connection", 0u32, 0..=1_000_000_000)),
             connection_age: r.optional_duration("connection_age", None, ms(10)..=DAY),
             requests: r.optional_integer("requests", None, 1..=10_000_000),
+            registry: r.boolean("registry", false),
             registry_queue: r.integer("registry_queue", 65_536u32, 16..=1_000_000) as usize,
             services: r.integer("services", 20_000u32, 1..=1_000_000) as usize,
             instances: r.integer("instances", 200_000u32, 1..=10_000_000) as usize,

@@ -18,12 +18,14 @@ pub struct Error {
     pub allow: Option<&'static str>,
     /// The index at which this was true, where a watch can go on from it.
     pub index: Option<u64>,
+    /// Seconds after which a retry makes sense, where that is better known than by the reason.
+    pub retry_after_s: Option<u32>,
 }
 
 impl Error {
     /// An error without fields.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into(), errors: Vec::new(), allow: None, index: None }
+        Self { reason, detail: detail.into(), errors: Vec::new(), allow: None, index: None, retry_after_s: None }
     }
 
     /// Fields are missing, mistyped or refused.

@@ -16,6 +16,7 @@ mod json;
 mod lookup;
 mod openapi;
 mod query;
+mod quota;
 mod register;
 mod reload;
 mod renderings;
@@ -42,6 +43,7 @@ pub use events::EventStream;
 pub use health_check::HealthCache;
 pub use host::Host;
 use http::{HeaderValue, Request, Response, StatusCode, header};
+pub use quota::Quotas;
 pub use register::parse as parse_registration;
 pub use renderings::Renderings;
 pub use renew::parse as parse_heartbeat;
@@ -103,6 +105,8 @@ pub struct Settings {
     pub zone: Option<String>,
     /// How many services there may be.
     pub services_max: usize,
+    /// Whether registry calls are limited.
+    pub limits_calls: bool,
 }
 
 /// Everything the handlers need. A copy with other settings serves beside it: all that has a life of its own is shared.
@@ -128,6 +132,8 @@ pub struct Control {
     pub health_cache: HealthCache,
     /// Makes them.
     pub prober: Arc<Prober>,
+    /// How often registry calls may be made, where that is limited.
+    pub quotas: Arc<Quotas>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// Whether timers run late: the host has more to do than it can.
@@ -176,7 +182,11 @@ impl Control {
         let Some(made) = call::find(path).filter(|made| self.exists(*made, caller.role)) else {
             return Outcome::Answer(self.refuse(Error::new(Reason::NotFound, "There is nothing at this path."), caller));
         };
-        let answer = match watch::begin(self, made, &parts, caller) {
+        let counted = match self.settings.limits_calls {
+            true => self.quotas.call(made.entry.call, caller.address),
+            false => Ok(()),
+        };
+        let answer = match counted.and_then(|()| watch::begin(self, made, &parts, caller)) {
             Ok(Some(begun)) => return begun,
             Ok(None) => self.dispatch(made, &parts, &body, caller).await,
             Err(error) => Err(error),
@@ -208,7 +218,7 @@ impl Control {
         let mut response = crate::problem::response(
             error.reason,
             &error.detail,
-            error.reason.retry_after_s(),
+            error.retry_after_s.or(error.reason.retry_after_s()),
             &caller.request_id,
             error.errors,
         );

@@ -178,13 +178,13 @@ fn own_reasons() -> impl Iterator<Item = Reason> {
         | Reason::UriTooLong
         | Reason::UnsupportedMediaType
         | Reason::Unprocessable
+        | Reason::RateLimited
         | Reason::HeadersTooLarge
         | Reason::Internal
         | Reason::Overloaded
         | Reason::Draining => true,
         // What answers 405 is no operation.
         Reason::MethodNotAllowed
-        | Reason::RateLimited
         | Reason::UpstreamConnect
         | Reason::UpstreamReset
         | Reason::UpstreamInvalid

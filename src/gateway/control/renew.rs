@@ -14,6 +14,9 @@ use vertice_core::status::Status;
 pub(super) async fn heartbeat(control: &Control, headers: &HeaderMap, body: &Bytes, caller: &Caller) -> Answer {
     let renewal = parse(headers, body, caller)?;
     let service = renewal.service.clone();
+    if control.settings.limits_calls {
+        control.quotas.heartbeat(service.as_str(), renewal.id.as_ref().map(InstanceId::as_str), caller.address)?;
+    }
     let applied = control.registrar.ask(Command::Renew(renewal)).await;
     applied.map_err(|error| Error::of(error, service.as_str()))?;
     json(StatusCode::OK, &HeartbeatReceived::new(service.as_str()))

@@ -6,6 +6,7 @@ mod fields;
 mod identity;
 mod leases;
 mod limits;
+mod quotas;
 mod reads;
 mod refusals;
 mod registration;

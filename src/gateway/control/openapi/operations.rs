@@ -67,7 +67,7 @@ fn register() -> Described {
             under the same service is the same instance.",
         body: Some("RegisterRequest"),
         answers: vec![(status, registered)],
-        refusals: &[415, 422],
+        refusals: &[415, 422, 429],
         ..Described::default()
     }
 }
@@ -80,7 +80,7 @@ fn heartbeat() -> Described {
             instance; if there are several, all that were registered without an id. 404 means: register again.",
         body: Some("HeartbeatRequest"),
         answers: vec![success(StatusCode::OK, "Renewed.", &reference("HeartbeatReceived"))],
-        refusals: &[404, 415, 422],
+        refusals: &[404, 415, 422, 429],
         ..Described::default()
     }
 }
@@ -98,7 +98,7 @@ fn deregister() -> Described {
             parameter(query::DRAIN, "How long it may finish what it has: it gets nothing new meanwhile.", &span(None)),
         ],
         answers: vec![success(StatusCode::OK, "It is not registered any more.", &reference("Deregistered"))],
-        refusals: &[409, 422],
+        refusals: &[409, 422, 429],
         ..Described::default()
     }
 }
@@ -122,7 +122,7 @@ fn services() -> Described {
         description: STREAMED,
         parameters,
         answers: vec![watched("The names of the services, sorted; objects with `detail`.", &list)],
-        refusals: &[422],
+        refusals: &[422, 429],
         ..Described::default()
     }
 }
@@ -141,7 +141,7 @@ fn service() -> Described {
             watched("The service: the fields of its best instance, and all instances.", &reference("ServiceInfo")),
             (404, absent),
         ],
-        refusals: &[422],
+        refusals: &[422, 429],
         ..Described::default()
     }
 }
