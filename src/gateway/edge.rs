@@ -494,7 +494,7 @@ impl ProxyHttp for Edge {
         let failure = ending::failure(e, ctx);
         let mut error_code = 0;
         if let Some(failure) = failure
-            && session.response_written().is_none_or(|head| head.status.is_informational())
+            && session.response_written().is_none_or(|head| ending::is_interim(head.status))
         {
             error_code = failure.reason.status();
             session.set_keepalive(None);

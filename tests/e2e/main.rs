@@ -21,6 +21,7 @@ mod mass_lapse;
 mod metrics;
 mod openapi;
 mod process;
+mod protocols;
 mod redis;
 mod registry_api;
 mod reload;

@@ -100,7 +100,7 @@ fn failed(session: &Session) -> Failed {
         untouched: false,
         idempotent: session.req_header().method.is_idempotent(),
         body_kept: !session.as_ref().retry_buffer_truncated(),
-        answered: session.response_written().is_some_and(|head| !head.status.is_informational()),
+        answered: session.response_written().is_some_and(|head| !ending::is_interim(head.status)),
     }
 }
 

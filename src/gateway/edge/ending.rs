@@ -117,10 +117,14 @@ pub(super) fn conclude(shared: &Shared, session: &Session, error: Option<&Error>
     }
 }
 
-/// An interim answer is none (RFC 9110 §15.2): a client that left after it left before its answer.
+/// An interim answer is none: a client that left after it left before its answer.
 fn answer_status(written: http::StatusCode) -> u16 {
-    let is_interim = written.is_informational() && written != http::StatusCode::SWITCHING_PROTOCOLS;
-    if is_interim { 0 } else { written.as_u16() }
+    if is_interim(written) { 0 } else { written.as_u16() }
+}
+
+/// Whether the answer is still to come (RFC 9110 §15.2). After 101 none comes: the bytes are another protocol's.
+pub(super) fn is_interim(status: http::StatusCode) -> bool {
+    status.is_informational() && status != http::StatusCode::SWITCHING_PROTOCOLS
 }
 
 fn conclude_attempt(forward: &mut Forward, error: Option<&Error>, status: u16) {

@@ -62,13 +62,13 @@ impl Builder {
     pub(crate) fn start(self) -> Gateway {
         let dir = self.dir.clone().unwrap_or_else(|| Arc::new(tempfile::tempdir().unwrap()));
         let ports = [SocketAddr::new(self.address, 0); 2];
-        let (process, [gateway, registry]) = self.launch(dir.path(), ports);
-        Gateway { process, gateway, registry, dir, builder: self, contracts: [const { OnceLock::new() }; 2] }
+        let (process, [gateway, registry], ports) = self.launch(dir.path(), ports);
+        Gateway { process, gateway, registry, ports, dir, builder: self, contracts: [const { OnceLock::new() }; 2] }
     }
 
     /// Starts the program on these addresses and waits for it to accept.
     #[track_caller]
-    fn launch(&self, dir: &Path, addresses: [SocketAddr; 2]) -> (Process, [SocketAddr; 2]) {
+    fn launch(&self, dir: &Path, addresses: [SocketAddr; 2]) -> (Process, [SocketAddr; 2], Value) {
         let ports_file = tempfile::Builder::new().prefix("ports").tempdir_in(dir).unwrap().keep().join("ports.json");
         let mut command = match self.open_files {
             Some(limit) => {
@@ -93,7 +93,8 @@ impl Builder {
         env.extend(self.env.iter().cloned());
         let mut process = Process::start(command, &env, "gateway", dir);
         let ports = wait_for_ports(&mut process, &ports_file);
-        (process, ports)
+        let main = ["gateway", "registry"].map(|name| first(&ports, name));
+        (process, main, ports)
     }
 }
 
@@ -104,6 +105,8 @@ pub(crate) struct Gateway {
     pub(crate) gateway: SocketAddr,
     /// Where the registry listens.
     pub(crate) registry: SocketAddr,
+    /// Everywhere it listens.
+    ports: Value,
     dir: Arc<TempDir>,
     builder: Builder,
     /// What the listeners say of themselves.
@@ -123,6 +126,12 @@ impl Gateway {
         Self::builder().start()
     }
 
+    /// Where its first listener of that kind listens, by the name in the port file.
+    #[track_caller]
+    pub(crate) fn listener(&self, kind: &str) -> SocketAddr {
+        first(&self.ports, kind)
+    }
+
     /// The directory of its files.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
@@ -137,8 +146,8 @@ impl Gateway {
     #[track_caller]
     pub(crate) fn start_again(&mut self) {
         let addresses = [self.gateway, self.registry];
-        let (process, addresses) = self.builder.launch(self.dir.path(), addresses);
-        self.process = process;
+        let (process, addresses, ports) = self.builder.launch(self.dir.path(), addresses);
+        (self.process, self.ports) = (process, ports);
         [self.gateway, self.registry] = addresses;
     }
 
@@ -257,17 +266,20 @@ impl Gateway {
     }
 }
 
+/// The first listener of a kind.
+#[track_caller]
+fn first(ports: &Value, kind: &str) -> SocketAddr {
+    let address = ports[kind][0].as_str().unwrap_or_else(|| panic!("no {kind} in {ports}"));
+    address.parse().unwrap()
+}
+
 /// Waits for the port file: it is written once both listeners accept.
 #[track_caller]
-fn wait_for_ports(process: &mut Process, file: &Path) -> [SocketAddr; 2] {
+fn wait_for_ports(process: &mut Process, file: &Path) -> Value {
     let start = now();
     loop {
         if let Ok(text) = std::fs::read_to_string(file) {
-            let ports: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("bad port file ({e}): {text}"));
-            return ["gateway", "registry"].map(|name| {
-                let address = ports[name][0].as_str().unwrap_or_else(|| panic!("no {name} in {ports}"));
-                address.parse().unwrap()
-            });
+            return serde_json::from_str(&text).unwrap_or_else(|e| panic!("bad port file ({e}): {text}"));
         }
         assert!(process.is_alive(), "the gateway ended instead of starting");
         assert!(start.elapsed() < PATIENCE, "no port file after {PATIENCE:?}");

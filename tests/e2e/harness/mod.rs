@@ -12,6 +12,7 @@ pub(crate) mod gate;
 pub(crate) mod gateway;
 pub(crate) mod heart;
 pub(crate) mod http;
+pub(crate) mod http2;
 pub(crate) mod load;
 pub(crate) mod metrics;
 pub(crate) mod net;
