@@ -9,7 +9,7 @@ use crate::accept::{
 };
 use crate::active_probes::ActiveProbes;
 use crate::clock;
-use crate::config::{AccessLog as AccessSetting, Config, Secret, Source, StoreKind, TlsSettings, Token};
+use crate::config::{AccessLog as AccessSetting, Config, FileWatch, Secret, Source, StoreKind, TlsSettings, Token};
 use crate::control::{Access, Control, HealthCache, Quotas, Renderings, Role, Settings, TokenCheck};
 use crate::descriptors;
 use crate::edge::{Edge, Observer, Shared};
@@ -79,6 +79,7 @@ pub enum StartError {
 pub struct Gateway {
     config: Arc<ArcSwap<Config>>,
     source: Option<Source>,
+    watch: FileWatch,
     identity: Identity,
     listeners: Listeners,
     drain: Arc<Drain>,
@@ -115,6 +116,7 @@ impl Gateway {
     /// [`StartError`]. A store that cannot be had is none: the gateway starts empty and says so.
     pub fn prepare(config: Config, source: Option<Source>) -> Result<Self, StartError> {
         let started = clock::now();
+        let watch = FileWatch::new(config.files());
         let config = affordable(config);
         let listeners = Listeners::bind(&config)?;
         let addresses = listeners.addresses();
@@ -208,6 +210,7 @@ impl Gateway {
         Ok(Self {
             config,
             source,
+            watch,
             identity,
             listeners,
             drain,
@@ -241,6 +244,7 @@ impl Gateway {
         let Self {
             config: running,
             source,
+            watch,
             identity,
             listeners,
             drain,
@@ -273,6 +277,7 @@ impl Gateway {
         let reloads = shared.control.load().reloads.clone();
         let reloader = Reloader {
             source,
+            watch,
             identity,
             running,
             reloads: reloads.clone(),

@@ -87,10 +87,12 @@ pub(super) fn known_keys() -> std::collections::BTreeSet<Vec<String>> {
     reader.into_asked()
 }
 
-/// Every key there is, each with the variable that sets it in the first route, or in the service, alias or header `sample`.
+/// Every key there is, each with the variable that sets it in the first entry of a list, or below the name `sample`.
 #[cfg(test)]
 pub(crate) fn sample_variables() -> BTreeMap<String, String> {
-    let name = |key: &[String], depth: usize| if key[0] == "routes" && depth == 1 { "0" } else { "sample" }.to_owned();
+    let name = |key: &[String], depth: usize| {
+        if ["routes", "rate_limits"].contains(&key[0].as_str()) && depth == 1 { "0" } else { "sample" }.to_owned()
+    };
     let sample = |key: &Vec<String>| -> Vec<String> {
         (0..key.len()).map(|depth| if key[depth] == "*" { name(key, depth) } else { key[depth].clone() }).collect()
     };

@@ -111,6 +111,13 @@ mod tests {
         ("gateway.listen", "127.0.0.1:1"),
         ("registry.listen", "127.0.0.1:2"),
         ("gateway.h2c_listen", "127.0.0.1:3"),
+        ("rate_limits[n].name", "other"),
+        ("rate_limits[n].rate", "3/s"),
+        ("rate_limits[n].by", "service"),
+        ("rate_limits[n].services", "other"),
+        ("rate_limits[n].routes", "r"),
+        ("routes[n].priority", "low"),
+        ("priority", "low"),
         ("server.replica_id", "other"),
         ("server.secret", "another secret that is long"),
         ("server.zone", "other"),
@@ -146,15 +153,27 @@ mod tests {
         "registry.token_file",
         "server.secret_file",
         "routes[n].path",
-        // Two files that go together, see the tests of the program.
+        // Only together: a listener with TLS has a certificate and its key.
+        "gateway.tls.listen",
+        "registry.tls.listen",
         "gateway.tls.certificate",
         "gateway.tls.key",
         "registry.tls.certificate",
         "registry.tls.key",
     ];
 
-    const BASE: &str =
-        "[[routes]]\nname = \"r\"\nprefix = \"/r\"\nservice = \"svc\"\n[services.sample]\nurl = \"http://svc\"\n";
+    const BASE: &str = r#"
+        [[routes]]
+        name = "r"
+        prefix = "/r"
+        service = "svc"
+        [services.sample]
+        url = "http://svc"
+        [[rate_limits]]
+        name = "l"
+        rate = "100/s"
+        by = "client"
+    "#;
 
     fn read(variables: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
         let always = [("FROM_ENVIRONMENT_URL", "http://somewhere"), ("VERTICE_SERVER__ZONE", "here")];
@@ -204,6 +223,9 @@ mod tests {
         };
         let complaints: Vec<String> = tried.filter_map(complain).collect();
         assert!(keys.len() > 100 && complaints.is_empty(), "{} keys\n{}", keys.len(), complaints.join("\n"));
-        assert!(is_fixed("store.redis.url") && !is_fixed("store_other"));
+        for fixed in ["store.redis.url", "gateway.tls.listen", "registry.tls.listen"] {
+            assert!(is_fixed(fixed), "{fixed}");
+        }
+        assert!(!is_fixed("store_other"));
     }
 }

@@ -40,6 +40,8 @@ pub(super) struct Reloader {
     pub(super) source: Option<Source>,
     pub(super) identity: Identity,
     pub(super) running: Arc<ArcSwap<Config>>,
+    /// Of the files of the start, from just after they were read.
+    pub(super) watch: FileWatch,
     pub(super) reloads: Arc<Reloads>,
     pub(super) shared: Arc<Shared>,
     pub(super) registrar: Handle,
@@ -52,7 +54,7 @@ pub(super) struct Reloader {
 impl Reloader {
     /// Reloads whenever it is asked to, or a watched file changes.
     pub(super) async fn run(&self) {
-        let mut watch = self.watch();
+        let mut watch = self.watch.clone();
         loop {
             let asked = tokio::select! {
                 asked = self.reloads.asked() => asked,
@@ -62,16 +64,16 @@ impl Reloader {
                 }
             };
             // From before it is read: a change during that is another one.
-            let mut looked = self.watch();
+            let mut looked = self.watch_anew();
             self.reload(asked).await;
             if looked.files() != self.running.load().files() {
-                looked = self.watch();
+                looked = self.watch_anew();
             }
             watch = looked;
         }
     }
 
-    fn watch(&self) -> FileWatch {
+    fn watch_anew(&self) -> FileWatch {
         FileWatch::new(self.running.load().files())
     }
 
