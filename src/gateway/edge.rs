@@ -8,6 +8,7 @@ mod grpc;
 mod local;
 mod observer;
 mod patient;
+mod pooled;
 mod spectator;
 
 use crate::accept::Drain;
@@ -42,7 +43,7 @@ use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType, Result, RetryType};
+use pingora::{Error, ErrorType, Result};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -265,11 +266,11 @@ impl ProxyHttp for Edge {
 
     async fn connected_to_upstream(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         reused: bool,
         peer: &HttpPeer,
         fd: RawFd,
-        _digest: Option<&Digest>,
+        digest: Option<&Digest>,
         ctx: &mut Ctx,
     ) -> Result<()> {
         if let Some(explanation) = &mut ctx.explanation {
@@ -286,12 +287,9 @@ impl ProxyHttp for Edge {
                 (None, Some(leash)) => Some(watchdog.watch_shared(leash, end)),
                 (None, None) => watchdog.watch(fd, end),
             };
-            if reused && attempt.watch.as_ref().is_some_and(|watch| watch.has_ended()) {
-                // Nothing was sent yet: another connection does, for any method.
-                let mut error = Error::explain(ErrorType::ConnectionClosed, "the instance closed it as it was taken").into_up();
-                error.retry = RetryType::Decided(true);
-                return Err(error);
-            }
+        }
+        if reused && pooled::is_sent_once(session) && pooled::is_spent(peer, digest) {
+            return Err(pooled::spent());
         }
         Ok(())
     }

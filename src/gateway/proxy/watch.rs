@@ -69,18 +69,6 @@ impl Watch {
         self.fired.load(Ordering::Acquire)
     }
 
-    /// Whether the instance has closed the connection, by what has arrived so far; what arrived before its end hides it. Asks
-    /// the kernel: the runtime only knows what it last polled for.
-    #[must_use]
-    pub fn has_ended(&self) -> bool {
-        // One that carries other requests is read all the time, and says so when it ends.
-        let Target::Socket(socket) = &self.target else { return false };
-        match socket.peek(&mut [0]) {
-            Ok(bytes) => bytes == 0,
-            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
-        }
-    }
-
     fn check(&self, now: Moment) {
         let has_passed = |at_ms: &AtomicU64| now.millis() >= at_ms.load(Ordering::Relaxed);
         let is_over = has_passed(&self.end_ms) || (has_passed(&self.due_ms) && self.is_silent(now));
@@ -207,21 +195,6 @@ mod tests {
         drop((silent_watch, lively_watch));
         dog.sweep(Moment::ZERO);
         assert!(dog.shards.iter().all(|shard| shard.lock().is_empty()));
-    }
-
-    #[test]
-    fn a_connection_that_the_other_side_closed_or_reset_has_ended() {
-        for is_reset in [false, true] {
-            let (ours, instance) = connection();
-            let watch = Watchdog::default().watch(ours.as_raw_fd(), NEVER).unwrap();
-            assert!(!watch.has_ended());
-            if is_reset {
-                socket2::SockRef::from(&instance).set_linger(Some(Duration::ZERO)).unwrap();
-            }
-            drop(instance);
-            while watch.is_silent(Moment::ZERO) {}
-            assert!(watch.has_ended());
-        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use super::clock::{breathe, now};
+use super::clock::{breathe, eventually, now};
 
 /// A child with its output.
 pub(crate) struct Process {
@@ -53,6 +53,23 @@ impl Process {
     pub(crate) fn signal(&self, signal: &str) {
         let sent = Command::new("sh").args(["-c", &format!("kill -{signal} {}", self.id())]).status().unwrap();
         assert!(sent.success(), "failed to send {signal} to {}", self.name);
+    }
+
+    /// Stops it, and waits until all of its threads stand still: a busy machine takes its time.
+    #[track_caller]
+    pub(crate) fn freeze(&self) {
+        self.signal("STOP");
+        let tasks = PathBuf::from(format!("/proc/{}/task", self.id()));
+        let is_stopped = |task: fs::DirEntry| {
+            let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+            status.is_empty() || status.contains("State:\tT")
+        };
+        eventually("all threads to stop", || fs::read_dir(&tasks).unwrap().all(|task| is_stopped(task.unwrap())));
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        self.signal("CONT");
     }
 
     /// Ends it without warning, as a power cut would.

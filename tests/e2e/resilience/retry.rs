@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::harness::scripts::{raw_then_close, stale, text};
 use crate::harness::{Conn, Gateway, Request, Upstream, eventually, get, net};
@@ -140,6 +141,26 @@ fn a_connection_known_to_be_closed_is_not_used_even_for_a_post() {
         eventually("the connection to be closed", || upstream.open_connections() == 0);
     }
     assert_eq!(upstream.count(), 6);
+}
+
+#[test]
+fn a_gateway_that_got_no_time_still_gives_old_connections_up() {
+    let gateway = Gateway::builder().env("VERTICE_TIMEOUTS__UPSTREAM_KEEPALIVE", "500ms").start();
+    let upstream = Upstream::start(text("ok"));
+    gateway.register("svc", &upstream);
+    let post = |target: &str| Request::new("POST", target).body("pay");
+    for _ in 0..6 {
+        let mut conn = Conn::open(gateway.gateway);
+        conn.ask(&post("/v2/svc/before")).expect(200);
+        gateway.process.freeze();
+        conn.start(&post("/v2/svc/after"));
+        // Longer than connections are kept. Its timers are late now: it finds the request and the time's end at once.
+        std::thread::sleep(Duration::from_millis(800));
+        gateway.process.thaw();
+        conn.response("POST").expect(200);
+    }
+    let old = upstream.seen().iter().filter(|seen| seen.target == "/after" && seen.nth > 0).count();
+    assert_eq!(old, 0, "POSTs were sent on connections that any instance may have closed by then");
 }
 
 #[test]
