@@ -99,8 +99,8 @@ class Totals:
 class Result:
     """What became of a stretch of load."""
 
-    def __init__(self, kinds):
-        self.kinds = kinds
+    def __init__(self, answer):
+        self.kinds, self.seconds = answer["kinds"], answer["micros"] / 1e6
 
     def requests(self):
         """How many were due."""

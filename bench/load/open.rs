@@ -13,7 +13,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io::{self, BufRead};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -88,11 +88,10 @@ struct Tally {
 }
 
 /// The requests between two lines of input.
-#[derive(Default)]
 struct Stretch {
+    begun: Instant,
     kinds: Mutex<Vec<Tally>>,
     under_way: AtomicUsize,
-    is_over: AtomicBool,
 }
 
 struct Load {
@@ -111,14 +110,14 @@ async fn main() -> io::Result<()> {
     std::thread::spawn(move || io::stdin().lock().lines().map_while(Result::ok).all(|line| lines.blocking_send(line).is_ok()));
     let sending = tokio::spawn(load.clone().send());
     while asked.recv().await.is_some() {
-        let over = std::mem::replace(&mut *lock(&load.stretch), load.stretch());
-        over.is_over.store(true, Ordering::Relaxed);
+        let over = std::mem::replace(&mut *lock(&load.stretch), Stretch::new(load.plan.kinds.len()));
+        let took = micros(now(), over.begun);
         while over.under_way.load(Ordering::Relaxed) > 0 {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         let kinds = std::mem::take(&mut *lock(&over.kinds));
         let each: Vec<String> = load.plan.kinds.iter().zip(kinds).map(|(kind, tally)| tally.show(&kind.name)).collect();
-        say(&format!("{{{}}}", each.join(",")))?;
+        say(&format!("{{\"micros\":{took},\"kinds\":{{{}}}}}", each.join(",")))?;
     }
     sending.abort();
     Ok(())
@@ -127,14 +126,8 @@ async fn main() -> io::Result<()> {
 impl Load {
     fn new(plan: Plan) -> Self {
         let requests = plan.kinds.iter().map(Kind::bytes).collect();
-        let load = Self { plan, requests, idle: Mutex::default(), under_way: AtomicUsize::new(0), stretch: Mutex::default() };
-        *lock(&load.stretch) = load.stretch();
-        load
-    }
-
-    fn stretch(&self) -> Arc<Stretch> {
-        let kinds = self.plan.kinds.iter().map(|_| Tally::default()).collect();
-        Arc::new(Stretch { kinds: Mutex::new(kinds), ..Stretch::default() })
+        let stretch = Mutex::new(Stretch::new(plan.kinds.len()));
+        Self { plan, requests, idle: Mutex::default(), under_way: AtomicUsize::new(0), stretch }
     }
 
     async fn send(self: Arc<Self>) {
@@ -201,6 +194,13 @@ impl Load {
         let stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, self.plan.port))).await?;
         stream.set_nodelay(true)?;
         Ok(stream)
+    }
+}
+
+impl Stretch {
+    fn new(kinds: usize) -> Arc<Self> {
+        let kinds = (0..kinds).map(|_| Tally::default()).collect();
+        Arc::new(Self { begun: now(), kinds: Mutex::new(kinds), under_way: AtomicUsize::new(0) })
     }
 }
 
