@@ -15,8 +15,9 @@ import socket
 import subprocess
 import threading
 import time
+import urllib.request
 
-from rig import PATIENCE, Unusable, end, free_port, gateway_env, get, register, wait_for
+from rig import OPENER, PATIENCE, Unusable, end, free_port, gateway_env, get, register, wait_for
 
 SERVICE = "bench"
 BODY = 16 * 1024  # bytes of a PUT's, few enough to be kept for another attempt
@@ -24,6 +25,7 @@ FIRST_BYTE = 1.0  # seconds; how long an instance that hangs is waited for
 OPEN = 2.0  # seconds; how long a breaker is open
 RATE = 300
 PATIENT = 10_000  # ms; how long a client waits
+DRAIN = 1  # seconds
 
 # What the instance is told, and how it is called.
 FAULTS = [
@@ -46,9 +48,17 @@ SAFE = ("GET", "PUT", "DELETE")
 
 
 def faults(rig, options, report):
-    """A row for each fault."""
-    before, during, after = (1, 2, 2) if options.quick else (2, 8, 4)
+    """A row for each fault; then the restart of all instances, one after another."""
     wanted = [f for f in FAULTS if not options.scenario or any(part in name for name in f for part in options.scenario)]
+    if wanted:
+        matrix(rig, options, report, wanted)
+    if not options.scenario or any(part in "rolling" for part in options.scenario):
+        rolling_restart(rig, options, report)
+
+
+def matrix(rig, options, report, wanted):
+    """A row for each fault, one of three instances failing."""
+    before, during, after = (1, 2, 2) if options.quick else (2, 8, 4)
     report.line(
         f"* faults: {RATE} requests/s (GET, PUT of 16 KiB, DELETE, POST of 1 KiB: a quarter each), one of three instances failing for "
         f"{during} s; timeouts.first_byte {FIRST_BYTE:g} s, breaker.open {OPEN:g} s, all else as by default; nothing is pinned")
@@ -59,15 +69,14 @@ def faults(rig, options, report):
         with Trio(rig, {"VERTICE_BALANCE__ALGORITHM": algorithm}) as trio, trio.load(RATE) as load:
             time.sleep(before)
             healthy = load.take()
-            if lost := healthy.errors():
-                raise Unusable(f"requests failed before there was a fault: {lost}")
             retries = trio.retries()
             out = trio.until(lambda trio=trio, order=order: trio.fault(order), trio.is_out, during)
             time.sleep(max(0, during - (out or during)))
             back = trio.until(trio.heal, trio.is_in, OPEN * 4 + PATIENCE)
             time.sleep(after)
             result = load.take()
-            rows.append([name, algorithm, *result.columns(), f"{trio.retries() - retries:.0f}", millis(out), millis(back), result.why()])
+            rows.append([name, algorithm, *result.columns(), f"{trio.retries() - retries:.0f}", millis(out), millis(back),
+                         result.why() + (f"; before the fault: {healthy.why()}" if healthy.errors() else "")])
             totals.add(result)
     head = ["one of three", "balance", "requests", "failed, safe to repeat", "failed, others", "p99 ms of 200s", "max", "retries",
             "ms until out", "ms until in again", "what clients saw of it"]
@@ -76,6 +85,27 @@ def faults(rig, options, report):
     report.line(
         "Safe to repeat: GET, PUT, DELETE whose answer had not begun. `ms until out`: from the fault until the instance's breaker is "
         "not closed or it is ejected, asked each 5 ms; `-`: never. `in again`: from its health until its breaker is closed.")
+
+
+def rolling_restart(rig, options, report):
+    """Each instance in turn leaves with a drain, is killed when that is over, and comes back."""
+    rounds = 1 if options.quick else 5
+    with Trio(rig) as trio, trio.load(RATE) as load:
+        time.sleep(1)
+        load.take()
+        retries = trio.retries()
+        for _ in range(rounds):
+            for number, instance in enumerate(trio.instances):
+                delete(trio.ports[1], f"/deregister/{SERVICE}?instance_id=i{number}&drain={DRAIN}s")
+                time.sleep(DRAIN)
+                instance.end()
+                instance.start()
+                register(trio.ports[1], instance.port, f"i{number}")
+                time.sleep(0.5)
+        result = load.take()
+        row = [str(rounds * len(trio.instances)), *result.columns(), f"{trio.retries() - retries:.0f}", result.why()]
+    head = ["restarts", "requests", "failed, safe to repeat", "failed, others", "p99 ms of 200s", "max", "retries", "what clients saw of it"]
+    report.table(f"Three instances restarted one after another, each after a drain of {DRAIN} s (goal: nothing fails)", head, [row])
 
 
 class Totals:
@@ -243,7 +273,7 @@ class Trio:
     @staticmethod
     def is_out(state):
         """Whether it gets no requests, or only those that try it."""
-        return state["breaker"] != "closed" or bool(state.get("ejected"))
+        return state["breaker"] != "closed" or state["ejected_seconds"] > 0
 
     @staticmethod
     def is_in(state):
@@ -290,6 +320,12 @@ def answer_line(child, patience=PATIENCE):
     if not lines or not lines[0]:
         raise Unusable(f"{child.args[0]} gave no answer")
     return lines[0]
+
+
+def delete(port, path):
+    """Calls it; anything but a 200 raises."""
+    with OPENER.open(urllib.request.Request(f"http://127.0.0.1:{port}{path}", method="DELETE"), timeout=PATIENCE):
+        pass
 
 
 def metric(port, name):

@@ -34,7 +34,7 @@ impl World {
         eventually("nothing in flight", || self.gateway.instances("svc")[0]["in_flight"] == 0);
         let instance = &self.gateway.instances("svc")[0];
         assert_eq!(instance["breaker"], "closed", "{instance}");
-        assert_ne!(instance["ejected"], true, "{instance}");
+        assert_eq!(instance["ejected_seconds"], 0.0, "{instance}");
         let changes = self.gateway.metrics().sum("vertice_breaker_transitions_total", &[("service", "svc")]);
         assert_eq!(changes, 0.0, "the breaker opened in between");
         self.upstream.set(text("sound"));
