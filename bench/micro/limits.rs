@@ -12,7 +12,7 @@ use vertice_core::priority::Priority;
 use vertice_gateway::proxy::overload::{Permit, Process};
 use vertice_gateway::rates::Rates;
 
-pub fn rate_limits(c: &mut Criterion) {
+pub(crate) fn rate_limits(c: &mut Criterion) {
     let metrics = world::metrics();
     // So much that nobody is refused, and so little that everybody is.
     let [wide, narrow] = [1_000_000, 1].map(|requests| Quota::new(requests, Duration::from_secs(1), requests));
@@ -33,19 +33,27 @@ pub fn rate_limits(c: &mut Criterion) {
     for threads in [1, 2] {
         let id = |what| BenchmarkId::new(what, format!("{threads} threads"));
         let (open, shut) = (RateCell::default(), RateCell::default());
-        let admitted = |at| drop(black_box(open.admit(&wide, later(at))));
+        let admitted = |at| {
+            black_box(open.admit(&wide, later(at)));
+        };
         group.bench_function(id("one cell, admitted"), |b| b.iter_custom(|count| on_threads(threads, count, admitted)));
-        let refused = |_| drop(black_box(shut.admit(&narrow, NOW)));
+        let refused = |_| {
+            black_box(shut.admit(&narrow, NOW));
+        };
         group.bench_function(id("one cell, refused"), |b| b.iter_custom(|count| on_threads(threads, count, refused)));
-        let of_many = |at: usize| drop(black_box(keyed.admit(&keys[at * 7919 % keys.len()], later(at), &metrics)));
+        let of_many = |at: usize| {
+            black_box(keyed.admit(&keys[at * 7919 % keys.len()], later(at), &metrics));
+        };
         group.bench_function(id("one of 50 000 clients"), |b| b.iter_custom(|count| on_threads(threads, count, of_many)));
-        let the_same = |at| drop(black_box(keyed.admit(&keys[0], later(at), &metrics)));
+        let the_same = |at| {
+            black_box(keyed.admit(&keys[0], later(at), &metrics));
+        };
         group.bench_function(id("always the same client"), |b| b.iter_custom(|count| on_threads(threads, count, the_same)));
     }
     group.finish();
 }
 
-pub fn concurrency(c: &mut Criterion) {
+pub(crate) fn concurrency(c: &mut Criterion) {
     let metrics = world::metrics();
     let none = Concurrency::default();
     let fixed = Concurrency { max: Some(1_000), ..none };
