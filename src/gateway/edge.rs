@@ -440,6 +440,10 @@ impl ProxyHttp for Edge {
         if self.shared.drain.is_draining() {
             session.set_keepalive(None);
         }
+        if upstream_response.version < http::Version::HTTP_11 {
+            // RFC 9110 §6.2: the version in a message is its sender's, and that is us. Chunks in HTTP/1.0 would be none.
+            upstream_response.set_version(http::Version::HTTP_11);
+        }
         if session.req_header().version == http::Version::HTTP_10 && !upstream_response.status.is_informational() {
             // RFC 9112 §6.1: such a client knows no chunks; the end of the connection ends the body.
             if upstream_response.remove_header(&http::header::TRANSFER_ENCODING).is_some() {

@@ -197,7 +197,9 @@ fn a_client_that_leaves_takes_its_request_back() {
 #[test]
 fn failures_are_told_to_grpc_clients_in_their_own_words() {
     let (gateway, address) = gateway(&[("VERTICE_TIMEOUTS__FIRST_BYTE", "300ms")]);
-    let upstream = Http2Upstream::start(|_, mut respond| async move { drop(taken_back(&mut respond).await) });
+    let upstream = Http2Upstream::start(|_, mut respond| async move {
+        let _ = taken_back(&mut respond).await;
+    });
     register(&gateway, "silent", &upstream.url(), "grpc");
     register(&gateway, "dead", &format!("http://{}", net::closed()), "grpc");
     let mut client = Http2::open(address);

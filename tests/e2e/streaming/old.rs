@@ -14,7 +14,7 @@ fn a_service_whose_answer_ends_with_the_connection_is_passed_on_whole() {
     for service in ["old", "new"] {
         let mut conn = Conn::open(gateway.gateway);
         let answer = conn.ask(&get(&format!("/v2/{service}/x"))).expect(200);
-        assert_eq!(answer.text(), "until the end");
+        assert_eq!((answer.version.as_str(), answer.text().as_str()), ("HTTP/1.1", "until the end"));
         assert!(answer.complete, "{service}");
     }
 }
