@@ -22,9 +22,7 @@ EDGES = [(0, 3.95), (3.95, 4.05), (4.05, 4.95), (4.95, 5.05), (5.05, 99)]
 
 def keepalive(rig, options, report):
     """With the gateway's default of 4 s, and with 5 s, which is a mistake."""
-    python = options.python or sys.executable
-    if subprocess.run([python, "-c", "import uvicorn, fastapi"], check=False, capture_output=True).returncode:
-        raise Unusable(f"{python} has no uvicorn and fastapi (pip install uvicorn fastapi): name one that has with --python")
+    python = python_with_uvicorn(options)
     services, posts = (150, 900) if options.quick else (1000, 100_000)
     rows = []
     for configured, count in (("4s", posts), ("5s", posts // 4)):
@@ -34,6 +32,14 @@ def keepalive(rig, options, report):
     report.table(f"POSTs to uvicorn (5 s keep-alive) after pauses of 3.9 to 5.2 s, {services} services (goal: 0 failed at 4 s)", head, rows)
     report.line("\nBy pause: POSTs / on a reused connection / failed. A third of the pauses is within 30 ms of 4 s, a third of 5 s. A p99 "
                 "of seconds says that gateway, uvicorn and clients waited for a processor, so that all idle times were longer than meant.")
+
+
+def python_with_uvicorn(options):
+    """The Python to use; asked before anything is measured."""
+    python = options.python or sys.executable
+    if subprocess.run([python, "-c", "import uvicorn, fastapi"], check=False, capture_output=True).returncode:
+        raise Unusable(f"{python} has no uvicorn and fastapi (pip install uvicorn fastapi): name one that has with --python")
+    return python
 
 
 class Tally:

@@ -18,7 +18,7 @@ class Report:
         self.line(f"## Load, {now}\n")
         self.line(f"* commit {commit()}; {platform.system()} {platform.release()}; {cpu_name()}, {len(cores)} cores")
         self.line(f"* {versions()}")
-        if options.parts != {"replicas"}:
+        if options.parts - {"replicas", "faults", "overload", "keepalive"}:
             placed = "proxies on one core, load and upstream on another" if len(cores) > 1 else "everything on one core"
             self.line(f"* 1 worker each, {placed}; {options.rounds} interleaved rounds of {options.seconds} s")
         self.line(f"* load average before: {load_average():.2f}{'' if quiet else ' (not quiet: read with care)'}")
