@@ -41,6 +41,25 @@ pub struct GatewayStatus {
     /// The configuration.
     #[serde(default)]
     pub config: ConfigStatus,
+    /// Where this process listens.
+    #[serde(default)]
+    pub listeners: ListenerStatus,
+}
+
+/// Addresses as `ip:port`, with the ports that were picked.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ListenerStatus {
+    /// Data plane.
+    pub gateway: Vec<String>,
+    /// Data plane, HTTP/2 without TLS.
+    pub gateway_h2c: Vec<String>,
+    /// Data plane, TLS.
+    pub gateway_tls: Vec<String>,
+    /// Registry.
+    pub registry: Vec<String>,
+    /// Registry, TLS.
+    pub registry_tls: Vec<String>,
 }
 
 /// The configuration in force, and what came of the last attempt to change it.
@@ -408,6 +427,7 @@ mod tests {
                 last_reload: Some(ReloadStatus { at: 2.5, success: false, errors: vec!["v.toml:1:1: no".into()] }),
                 restart_needed: vec!["gateway.listen".into()],
             },
+            listeners: ListenerStatus { gateway: vec!["0.0.0.0:8000".into()], ..ListenerStatus::default() },
         };
         let text = serde_json::to_string(&status).unwrap();
         assert_eq!(
@@ -425,7 +445,8 @@ mod tests {
                 r#""replicas":[{"replica_id":"r1","zone":null,"local":true,"version":null,"seen_seconds_ago":0.0}],"snapshot":{"generation":9},"#,
                 r#""leases":{"holding":true,"since":1.5,"instances":12,"silent":11,"held":10,"on_grace":0,"stale":0},"#,
                 r#""config":{"file":"v.toml","generation":2,"since":1.5,"last_reload":{"at":2.5,"success":false,"#,
-                r#""errors":["v.toml:1:1: no"]},"restart_needed":["gateway.listen"]}}"#
+                r#""errors":["v.toml:1:1: no"]},"restart_needed":["gateway.listen"]},"#,
+                r#""listeners":{"gateway":["0.0.0.0:8000"],"gateway_h2c":[],"gateway_tls":[],"registry":[],"registry_tls":[]}}"#
             )
         );
         assert_eq!(serde_json::from_str::<GatewayStatus>(&text).unwrap(), status);

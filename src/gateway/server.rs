@@ -533,6 +533,7 @@ fn control_settings(config: &Config, identity: &Identity) -> Settings {
         store_wait: STORE_WAIT,
         replica_id: identity.replica_id.clone(),
         me: identity.me,
+        listeners: identity.addresses.clone(),
         zone: config.server.zone.clone(),
         services_max: config.limits.services,
         limits_calls: config.limits.registry,

@@ -26,6 +26,7 @@ mod watch;
 
 use crate::aliases::Aliases;
 use crate::clock;
+use crate::listeners::Addresses;
 use crate::noticeboard::NoticeBoard;
 use crate::probe::Prober;
 use crate::registrar::Handle;
@@ -101,6 +102,8 @@ pub struct Settings {
     pub replica_id: String,
     /// Who it is among the replicas.
     pub me: ReplicaId,
+    /// Where it listens.
+    pub listeners: Addresses,
     /// Where this replica runs.
     pub zone: Option<String>,
     /// How many services there may be.

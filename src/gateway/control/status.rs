@@ -2,13 +2,15 @@
 
 use super::{Answer, Control, epoch_s, json, reload, rounded};
 use crate::clock;
+use crate::listeners::Addresses;
 use crate::store::redis::Replica;
 use crate::upstream::{Service, Upstream};
 use http::StatusCode;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use vertice_api::gateway::{
-    CacheStatus, CircuitBreaker, GatewayStatus, HealthCacheStatus, InstanceStatus, LeaseStatus, NameStatus, RedisStatus,
-    ReplicaStatus, ServiceStatus, SnapshotStatus, StoreStatus,
+    CacheStatus, CircuitBreaker, GatewayStatus, HealthCacheStatus, InstanceStatus, LeaseStatus, ListenerStatus, NameStatus,
+    RedisStatus, ReplicaStatus, ServiceStatus, SnapshotStatus, StoreStatus,
 };
 use vertice_core::balance;
 use vertice_core::breaker::Phase;
@@ -43,8 +45,20 @@ pub(super) fn status(control: &Control) -> Answer {
         snapshot: SnapshotStatus { generation: table.generation() },
         leases: leases(control, now),
         config: reload::status(control.reloads.standing()),
+        listeners: listeners(&control.settings.listeners),
     };
     json(StatusCode::OK, &status)
+}
+
+fn listeners(addresses: &Addresses) -> ListenerStatus {
+    let shown = |addresses: &[SocketAddr]| addresses.iter().map(SocketAddr::to_string).collect();
+    ListenerStatus {
+        gateway: shown(&addresses.gateway),
+        gateway_h2c: shown(&addresses.gateway_h2c),
+        gateway_tls: shown(&addresses.gateway_tls),
+        registry: shown(&addresses.registry),
+        registry_tls: shown(&addresses.registry_tls),
+    }
 }
 
 /// The breaker in front of Redis; a local store has none.

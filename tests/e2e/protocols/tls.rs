@@ -77,6 +77,7 @@ fn a_client_chooses_the_version_and_services_learn_that_it_was_https() {
         assert_eq!(seen.header("x-forwarded-proto"), Some("https"));
         assert!(seen.header("forwarded").is_some_and(|field| field.ends_with(";host=\"shop.example\";proto=https")));
     }
+    assert_eq!(gateway.status()["listeners"]["gateway_tls"], serde_json::json!([address]));
     // The plain listener is what it was.
     gateway.data(get("/v2/echo/x")).expect(200);
     assert_eq!(upstream.last().header("x-forwarded-proto"), Some("http"));
