@@ -10,7 +10,7 @@ import subprocess
 import time
 
 from faults import Load, Trio
-from rig import PATIENCE, Unusable
+from rig import PATIENCE
 
 INSTANCES = 2
 WORKERS = 4  # of each instance
@@ -89,7 +89,8 @@ def row(name, load, seconds):
 def gateway(rig, options, report):
     """As many requests as it can take, and what registry and health answer meanwhile."""
     if shutil.which("wrk") is None:
-        raise Unusable("wrk is not installed (Debian: apt install wrk)")
+        report.line("* wrk is not installed (Debian: apt install wrk): the gateway at its own limit is left out")
+        return
     seconds = 3 if options.quick else 10
     rows = []
     for name, config in [("no limit", {}), ("limits.requests = 64", {"VERTICE_LIMITS__REQUESTS": "64"})]:
