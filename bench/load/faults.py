@@ -13,6 +13,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -66,6 +67,7 @@ def matrix(rig, options, report, wanted):
     # p2c avoids an instance that is slow to fail before its breaker opens; in turn, the breaker has to do it.
     algorithms = ["p2c"] if options.quick else ["p2c", "round_robin"]
     for (order, name), algorithm in itertools.product(wanted, algorithms):
+        print(f"… {name}, {algorithm}", file=sys.stderr, flush=True)
         with Trio(rig, {"VERTICE_BALANCE__ALGORITHM": algorithm}) as trio, trio.load(RATE) as load:
             time.sleep(before)
             healthy = load.take()
