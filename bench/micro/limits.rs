@@ -9,6 +9,7 @@ use vertice_core::cell::ServiceCells;
 use vertice_core::concurrency::Concurrency;
 use vertice_core::limiter::{By, Quota, RateCell, RateLimit};
 use vertice_core::priority::Priority;
+use vertice_core::time::Moment;
 use vertice_gateway::proxy::overload::{Permit, Process};
 use vertice_gateway::rates::Rates;
 
@@ -26,7 +27,7 @@ pub(crate) fn rate_limits(c: &mut Criterion) {
         is_shared: false,
         keys_max: 100_000,
     };
-    let keyed = Rates::new(metrics.clone()).adopt(&[limit(wide)]).remove(0);
+    let keyed = Rates::new(metrics.clone()).adopt(&[limit(wide)], Moment::ZERO).remove(0);
     let keys: Vec<[u8; 5]> = (0..50_000u32).map(|n| n.to_be_bytes()).map(|[a, b, c, d]| [b'c', a, b, c, d]).collect();
     let later = |at: usize| NOW.plus(Duration::from_micros(at as u64));
     let mut group = c.benchmark_group("rate limit");

@@ -142,6 +142,16 @@ impl RateCell {
         Duration::from_nanos(self.0.load(Ordering::Relaxed).saturating_sub(now.nanos()))
     }
 
+    /// A cell that owes as many requests to the quota `to` as this one does to `from`, but no more than a burst: what was owed at
+    /// a slow pace would close a fast limit for hours.
+    #[must_use]
+    pub fn restated(&self, from: &Quota, to: &Quota, now: Moment) -> Self {
+        let requests = self.owed(now).as_nanos().div_ceil(from.interval().into());
+        let owed = requests.saturating_mul(to.interval().into()).min(to.tolerance().into());
+        let owed = u64::try_from(owed).unwrap_or(u64::MAX);
+        Self(AtomicU64::new(now.nanos().saturating_add(owed)))
+    }
+
     /// All replicas together owe at least this much, up to [`DEBT_MAX`] bursts.
     pub fn owes(&self, owed: Duration, quota: &Quota, now: Moment) {
         let most = quota.tolerance().saturating_mul(DEBT_MAX.into());
@@ -203,6 +213,20 @@ mod tests {
 
     fn quota(requests: u32, period_ms: u64, burst: u32) -> Quota {
         Quota::new(requests, Duration::from_millis(period_ms), burst).unwrap()
+    }
+
+    #[test]
+    fn what_is_owed_to_a_slow_limit_does_not_close_a_fast_one() {
+        let (a_day, hundred) = (quota(10, 24 * 3600 * 1000, 10), quota(100, 1000, 100));
+        let cell = RateCell::default();
+        (0..4).for_each(|_| assert!(admits(&cell, &a_day, 0)));
+        let now = Moment::from_millis(1);
+        let fast = cell.restated(&a_day, &hundred, now);
+        assert_eq!(fast.owed(now), Duration::from_millis(40), "four requests are four requests");
+        let back = fast.restated(&hundred, &a_day, now);
+        assert_eq!(back.owed(now), a_day.period * 4 / 10);
+        assert_eq!(cell.restated(&a_day, &quota(1, 1000, 2), now).owed(now), Duration::from_secs(2), "and no more than a burst");
+        assert_eq!(RateCell::default().restated(&a_day, &hundred, now).owed(now), Duration::ZERO);
     }
 
     fn admits(cell: &RateCell, quota: &Quota, nanos: u64) -> bool {

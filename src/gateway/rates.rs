@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
-use vertice_core::limiter::{By, RateCell, RateLimit, Verdict};
+use vertice_core::limiter::{By, Quota, RateCell, RateLimit, Verdict};
 use vertice_core::time::Moment;
 
 /// How often keys that owe nothing are forgotten.
@@ -56,6 +56,12 @@ struct Account {
     untold: AtomicU32,
 }
 
+impl Account {
+    fn restated(&self, from: &Quota, to: &Quota, now: Moment) -> Self {
+        Self { cell: self.cell.restated(from, to, now), untold: AtomicU32::new(self.untold.load(Ordering::Relaxed)) }
+    }
+}
+
 /// What other replicas do not know yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct News {
@@ -72,13 +78,14 @@ impl Rates {
         Self { in_force: Mutex::default(), metrics }
     }
 
-    /// Puts these limits in force instead of those before. What is owed to one of the same name and kind stays owed.
+    /// Puts these limits in force instead of those before. What is owed to one of the same name and kind stays owed; with another
+    /// quota, as many requests as before.
     #[must_use]
-    pub fn adopt(&self, limits: &[RateLimit]) -> Vec<Arc<Rate>> {
+    pub fn adopt(&self, limits: &[RateLimit], now: Moment) -> Vec<Arc<Rate>> {
         let mut in_force = self.in_force.lock();
         let owed = |limit: &RateLimit| {
             let same = |rate: &&Arc<Rate>| rate.limit.name == limit.name && rate.limit.by == limit.by;
-            in_force.iter().find(same).map_or_else(Arc::default, |rate| rate.owed.clone())
+            in_force.iter().find(same).map_or_else(Arc::default, |rate| rate.owed_to(&limit.quota, now))
         };
         let adopted: Vec<_> = limits.iter().map(|limit| Arc::new(Rate::new(limit.clone(), owed(limit)))).collect();
         for gone in in_force.iter().filter(|rate| limits.iter().all(|limit| limit.name != rate.limit.name)) {
@@ -111,6 +118,19 @@ impl Rate {
         // A label has no character that needs escaping, nor one that a field cannot hold.
         let policy = HeaderValue::from_str(&policy).unwrap_or_else(|_| HeaderValue::from_static(""));
         Self { limit, policy, owed }
+    }
+
+    /// What is owed, in terms of `quota`. Who still counts by another quota counts apart: what a request owes is not the same.
+    fn owed_to(&self, quota: &Quota, now: Moment) -> Arc<Owed> {
+        if self.limit.quota == *quota {
+            return self.owed.clone();
+        }
+        let restated = Owed::default();
+        for entry in &self.owed.keys {
+            restated.keys.insert(entry.key().clone(), entry.restated(&self.limit.quota, quota, now));
+        }
+        let others = self.owed.others.restated(&self.limit.quota, quota, now);
+        Arc::new(Owed { count: AtomicUsize::new(restated.keys.len()), others, ..restated })
     }
 
     /// Counts a request of `key`, if it is admitted.
@@ -245,7 +265,6 @@ impl Owed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vertice_core::limiter::Quota;
 
     fn limit(name: &str, burst: u32, keys_max: usize) -> RateLimit {
         RateLimit {
@@ -279,7 +298,7 @@ mod tests {
     #[test]
     fn each_key_has_its_quota_and_those_beyond_the_limit_one_together() {
         let rig = Rig::new();
-        let rate = rig.rates.adopt(&[limit("a", 3, 2)]).remove(0);
+        let rate = rig.rates.adopt(&[limit("a", 3, 2)], Moment::ZERO).remove(0);
         assert_eq!([b"c1", b"c2"].map(|key| rig.admitted(&rate, key, 0)), [3, 3]);
         assert_eq!([b"c3", b"c4"].map(|key| rig.admitted(&rate, key, 0)), [3, 0]);
         assert_eq!(rig.admitted(&rate, b"c1", 100), 1, "the first are as they were");
@@ -291,7 +310,7 @@ mod tests {
     #[test]
     fn who_owes_is_not_swept() {
         let rig = Rig::new();
-        let rate = rig.rates.adopt(&[limit("a", 3, 10)]).remove(0);
+        let rate = rig.rates.adopt(&[limit("a", 3, 10)], Moment::ZERO).remove(0);
         assert_eq!(rig.admitted(&rate, b"c1", 0), 3);
         rig.rates.sweep(Moment::from_millis(299));
         assert_eq!(rig.admitted(&rate, b"c1", 299), 2);
@@ -300,18 +319,31 @@ mod tests {
     #[test]
     fn what_is_owed_survives_another_configuration_of_the_same_limit() {
         let rig = Rig::new();
-        let before = rig.rates.adopt(&[limit("a", 3, 10), limit("b", 3, 10)]);
+        let before = rig.rates.adopt(&[limit("a", 3, 10), limit("b", 3, 10)], Moment::ZERO);
         assert_eq!([0, 1].map(|at: usize| rig.admitted(&before[at], b"c1", 0)), [3, 3]);
         let by_service = RateLimit { by: By::Service, ..limit("b", 3, 10) };
-        let after = rig.rates.adopt(&[by_service, limit("a", 5, 10)]);
+        let after = rig.rates.adopt(&[by_service, limit("a", 5, 10)], Moment::ZERO);
         assert_eq!(rig.admitted(&after[1], b"c1", 0), 2, "three of five are used up");
         assert_eq!(rig.admitted(&after[0], b"c1", 0), 3, "another kind of key is another limit");
     }
 
     #[test]
+    fn a_limit_that_is_made_wider_lets_those_through_at_once_who_had_used_it_up() {
+        let rig = Rig::new();
+        let with = |quota: Option<Quota>| [RateLimit { quota: quota.unwrap(), ..limit("a", 1, 10) }];
+        let a_day = with(Quota::new(1_000, Duration::from_secs(24 * 3600), 1_000));
+        let before = rig.rates.adopt(&a_day, Moment::ZERO);
+        assert_eq!(rig.admitted(&before[0], b"c1", 0), 1_000);
+        let after = rig.rates.adopt(&with(Quota::new(100, Duration::from_secs(1), 100)), Moment::from_millis(1));
+        assert_eq!(rig.admitted(&after[0], b"c1", 101), 10, "it owes a burst and not a day");
+        assert_eq!(rig.admitted(&after[0], b"c1", 2_000), 100);
+        assert_eq!(rig.admitted(&before[0], b"c1", 2_000), 0, "a request that began before counts by the rules of before");
+    }
+
+    #[test]
     fn replicas_that_tell_each_other_admit_together_what_one_would() {
         let rigs = [Rig::new(), Rig::new()];
-        let rates = rigs.each_ref().map(|rig| rig.rates.adopt(&[limit("a", 10, 10)]).remove(0));
+        let rates = rigs.each_ref().map(|rig| rig.rates.adopt(&[limit("a", 10, 10)], Moment::ZERO).remove(0));
         // What the store does with news: the theoretical arrival time of all, in milliseconds.
         let mut owed_until = 0;
         let mut admitted = 0;
@@ -332,7 +364,7 @@ mod tests {
     #[test]
     fn after_an_hour_without_the_others_only_what_is_still_owed_is_told() {
         let rig = Rig::new();
-        let rate = rig.rates.adopt(&[limit("a", 5, 10)]).remove(0);
+        let rate = rig.rates.adopt(&[limit("a", 5, 10)], Moment::ZERO).remove(0);
         for second in 0..100 {
             assert_eq!(rig.admitted(&rate, b"c1", second * 1000), 5);
         }

@@ -192,7 +192,7 @@ impl Gateway {
         let rules = Rules {
             settings: lane,
             routing: Routing::new(routes, aliases, random()),
-            rates: rates.adopt(&rate_limits),
+            rates: rates.adopt(&rate_limits, started.mono),
             process: Process { max: requests_max, ..Process::default() },
         };
         let shared = Arc::new(Shared {

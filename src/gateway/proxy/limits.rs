@@ -159,7 +159,7 @@ mod tests {
                 keys_max: 100,
             };
             let limits: Vec<_> = limits.iter().map(limit).collect();
-            Self { rates: Rates::new(metrics.clone()).adopt(&limits), metrics }
+            Self { rates: Rates::new(metrics.clone()).adopt(&limits, Moment::ZERO), metrics }
         }
 
         fn ask(&self, service: &str, client: &str, field: Option<&str>) -> (Option<Quoted>, Result<(), Failure>) {

@@ -186,7 +186,7 @@ impl Reloader {
         let rules = Rules {
             settings: lane,
             routing: Routing::new(routes, aliases, random()),
-            rates: self.shared.rates.adopt(&rate_limits),
+            rates: self.shared.rates.adopt(&rate_limits, clock::mono()),
             // Those under way have places of the same count.
             process: Process { max: requests_max, ..self.shared.rules.load().process.clone() },
         };

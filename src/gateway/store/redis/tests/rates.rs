@@ -1,6 +1,7 @@
 //! Rate limits that replicas count together, over a real Redis.
 
 use super::server::Server;
+use crate::clock;
 use crate::rates::{Rate, Rates};
 use crate::store::redis::rates::exchange;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ fn rate(server: &Server) -> Arc<Rate> {
         is_shared: true,
         keys_max: 100,
     };
-    Rates::new(server.metrics.clone()).adopt(&[limit]).remove(0)
+    Rates::new(server.metrics.clone()).adopt(&[limit], clock::mono()).remove(0)
 }
 
 fn admitted(server: &Server, rate: &Rate, most: usize) -> usize {
