@@ -225,7 +225,11 @@ mod tests {
         assert_eq!(fast.owed(now), Duration::from_millis(40), "four requests are four requests");
         let back = fast.restated(&hundred, &a_day, now);
         assert_eq!(back.owed(now), a_day.period * 4 / 10);
-        assert_eq!(cell.restated(&a_day, &quota(1, 1000, 2), now).owed(now), Duration::from_secs(2), "and no more than a burst");
+        assert_eq!(
+            cell.restated(&a_day, &quota(1, 1000, 2), now).owed(now),
+            Duration::from_secs(2),
+            "and no more than a burst"
+        );
         assert_eq!(RateCell::default().restated(&a_day, &hundred, now).owed(now), Duration::ZERO);
     }
 

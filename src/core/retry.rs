@@ -27,40 +27,49 @@ impl Default for Budget {
 /// failures at once (an instance with hundreds of requests in flight dies) can be retried, but not an hour's savings.
 const FADE: Duration = Duration::from_secs(10);
 
+/// Savings are stamped in ticks of so many milliseconds, so that a word has room for years: in milliseconds it has for 25 days, and
+/// who first retries after a month would find a month's savings.
+const TICK_MS: u64 = 32;
+
+fn ticks(now: Moment) -> u32 {
+    (now.millis() / TICK_MS) as u32
+}
+
 /// The savings of a budget at a moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Savings {
     retries: f32,
-    stamp_ms: u32,
+    /// In ticks.
+    stamp: u32,
 }
 
 impl Savings {
     /// What is there at `now`, when `requests` have come since the stamp, evenly. Earnings are integrated under the fading:
     /// a constant rate r saves r × [`FADE`] at most.
-    fn settle(self, budget: Budget, requests: u64, now_ms: u32) -> Self {
+    fn settle(self, budget: Budget, requests: u64, now: u32) -> Self {
         let tau = FADE.as_secs_f32();
-        let passed_ms = now_ms.wrapping_sub(self.stamp_ms);
+        let ticks = now.wrapping_sub(self.stamp);
         // A thread that read the clock a moment earlier than the one which settled last.
-        let passed = if passed_ms > u32::MAX / 2 { 0.0 } else { passed_ms as f32 / 1000.0 };
+        let passed = if ticks > u32::MAX / 2 { 0.0 } else { ticks as f32 * TICK_MS as f32 / 1000.0 };
         let kept = (-passed / tau).exp();
         let earned_by_requests = requests as f32 * budget.percent as f32 / 100.0;
-        let faded = if passed > 0.001 { (1.0 - kept) * tau / passed } else { 1.0 };
+        let faded = if passed > 0.0 { (1.0 - kept) * tau / passed } else { 1.0 };
         let by_time = budget.min_per_second as f32 * tau * (1.0 - kept);
-        let stamp_ms = if passed > 0.0 { now_ms } else { self.stamp_ms };
-        Self { retries: self.retries * kept + earned_by_requests * faded + by_time, stamp_ms }
+        let stamp = if passed > 0.0 { now } else { self.stamp };
+        Self { retries: self.retries * kept + earned_by_requests * faded + by_time, stamp }
     }
 
     /// What a service has that was never heard of before: the minimum's savings, and an idle one's.
-    fn full(budget: Budget, now_ms: u32) -> Self {
-        Self { retries: budget.min_per_second as f32 * FADE.as_secs_f32(), stamp_ms: now_ms }
+    fn full(budget: Budget, now: u32) -> Self {
+        Self { retries: budget.min_per_second as f32 * FADE.as_secs_f32(), stamp: now }
     }
 
     fn pack(self) -> u64 {
-        u64::from(self.retries.to_bits()) << 32 | u64::from(self.stamp_ms)
+        u64::from(self.retries.to_bits()) << 32 | u64::from(self.stamp)
     }
 
     fn unpack(word: u64) -> Self {
-        Self { retries: f32::from_bits((word >> 32) as u32), stamp_ms: word as u32 }
+        Self { retries: f32::from_bits((word >> 32) as u32), stamp: word as u32 }
     }
 }
 
@@ -89,11 +98,11 @@ impl BudgetCell {
     /// Takes one retry, if there is one.
     pub fn take(&self, budget: Budget, now: Moment) -> bool {
         let requests = self.requests.swap(0, Ordering::Relaxed);
-        let now_ms = now.millis() as u32;
+        let now = ticks(now);
         let mut has_one = false;
         let settle = |word| {
-            let savings = if word == UNTOUCHED { Savings::full(budget, now_ms) } else { Savings::unpack(word) };
-            let settled = savings.settle(budget, requests, now_ms);
+            let savings = if word == UNTOUCHED { Savings::full(budget, now) } else { Savings::unpack(word) };
+            let settled = savings.settle(budget, requests, now);
             has_one = settled.retries >= 1.0;
             let retries = if has_one { settled.retries - 1.0 } else { settled.retries };
             Some(Savings { retries, ..settled }.pack())
@@ -105,10 +114,10 @@ impl BudgetCell {
     /// How many retries are left, for people.
     #[must_use]
     pub fn left(&self, budget: Budget, now: Moment) -> u32 {
-        let now_ms = now.millis() as u32;
+        let now = ticks(now);
         let word = self.savings.load(Ordering::Acquire);
-        let savings = if word == UNTOUCHED { Savings::full(budget, now_ms) } else { Savings::unpack(word) };
-        savings.settle(budget, self.requests.load(Ordering::Relaxed), now_ms).retries as u32
+        let savings = if word == UNTOUCHED { Savings::full(budget, now) } else { Savings::unpack(word) };
+        savings.settle(budget, self.requests.load(Ordering::Relaxed), now).retries as u32
     }
 }
 
@@ -184,6 +193,18 @@ mod tests {
         });
         let burst = take_all(&cell, at(120_000));
         assert!((1_700..=2_100).contains(&burst), "{burst}");
+    }
+
+    #[test]
+    fn a_month_without_a_retry_is_no_month_of_savings() {
+        const DAY_MS: u64 = 24 * 3600 * 1000;
+        for days in [1, 24, 25, 30, 49, 50, 51, 200] {
+            let cell = BudgetCell::default();
+            assert!(cell.take(BUDGET, at(1)));
+            (0..1_000_000).for_each(|_| cell.earn());
+            let left = cell.left(BUDGET, at(days * DAY_MS + 2_000));
+            assert!((95..=130).contains(&left), "{left} after {days} days with a few requests a second");
+        }
     }
 
     #[test]

@@ -37,8 +37,8 @@ impl Quotas {
             limit("registry:deregister", 10, 1, 10),
             limit("registry:heartbeat", 10, 30, 20),
         ];
-        let adopted =
-            <[Arc<Rate>; 4]>::try_from(rates.adopt(&limits, clock::mono())).expect("invariant: each limit that is adopted is given back");
+        let adopted = <[Arc<Rate>; 4]>::try_from(rates.adopt(&limits, clock::mono()))
+            .expect("invariant: each limit that is adopted is given back");
         let [register, lookup, deregister, heartbeat] = adopted;
         Self { rates, register, lookup, deregister, heartbeat, metrics }
     }
