@@ -97,6 +97,11 @@ impl Watch {
     }
 }
 
+/// A bound in whole milliseconds, never early: whoever is ended by it finds it passed.
+const fn in_full(moment: Moment) -> u64 {
+    moment.nanos().div_ceil(1_000_000)
+}
+
 const SHARDS: usize = 16;
 
 /// All watches. An attempt that is over drops its watch; the sweeper forgets it at its next round, so the lists are bounded
@@ -136,7 +141,7 @@ impl Watchdog {
     }
 
     fn watch_target(&self, target: Target, end: Moment) -> Arc<Watch> {
-        let (due_ms, end_ms) = (AtomicU64::new(u64::MAX), AtomicU64::new(end.millis()));
+        let (due_ms, end_ms) = (AtomicU64::new(u64::MAX), AtomicU64::new(in_full(end)));
         let watch = Arc::new(Watch { target, due_ms, end_ms, fired: AtomicBool::new(false) });
         let shard = self.next.fetch_add(1, Ordering::Relaxed) % SHARDS;
         self.shards[shard].lock().push(Arc::downgrade(&watch));
