@@ -237,7 +237,12 @@ impl ProxyHttp for Edge {
             return local::answer(&self.shared.control.load_full(), self.role, session, ctx).await;
         };
         self.explain(session, ctx);
-        let Err(failure) = self.admit(&rules, way, session, ctx) else { return Ok(false) };
+        let Err(failure) = self.admit(&rules, way, session, ctx) else {
+            if let Some(forward) = ctx.forward.as_ref().filter(|_| grpc::is_asked_for(session.req_header())) {
+                session.set_read_timeout(Some(forward.timeouts.tunnel_idle));
+            }
+            return Ok(false);
+        };
         local::fail(session, ctx, &self.shared.metrics, &failure).await
     }
 

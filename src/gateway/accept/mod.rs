@@ -24,4 +24,5 @@ pub use head::{HeadLimits, Refusal};
 pub use http2::Http2Limits;
 pub use listener::{AcceptService, BindError, BoundListener, Entrance, service};
 pub use pacing::is_slow_body;
+pub use request_stream::is_grpc;
 pub use tls::{Certificate, Tls};

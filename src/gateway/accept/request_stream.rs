@@ -40,6 +40,8 @@ pub(super) struct RequestStream {
 
 impl RequestStream {
     pub(super) fn new(inner: HttpSession, streams: Arc<Streams>, pace: Option<PaceLimit>, leash: Arc<Leash>) -> Self {
+        // A gRPC client may think before it says the next thing, and an instance before it answers the first.
+        let pace = pace.filter(|_| !is_grpc(&inner.req_header().headers));
         Self { inner, streams, leash, read_timeout: None, pacing: pace.map(Pacing::new) }
     }
 
@@ -82,6 +84,15 @@ impl RequestStream {
             }
         }
     }
+}
+
+/// Whether a request over HTTP/2 is gRPC: a stream of messages in both directions, and no body that is sent as fast as can be.
+#[must_use]
+pub fn is_grpc(fields: &HeaderMap) -> bool {
+    let kind = fields.get(http::header::CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
+    let rest = kind.get(..16).filter(|start| start.eq_ignore_ascii_case(b"application/grpc")).map(|_| &kind[16..]);
+    // gRPC-Web is another protocol.
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
 }
 
 #[async_trait]
@@ -244,3 +255,27 @@ impl Session for RequestStream {
 
 /// Of a feature that HTTP/2 has not.
 type MessageReader = Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>;
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn grpc_is_told_from_its_neighbours() {
+        for (kind, expected) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("Application/gRPC; x=y", true),
+            ("application/grpc-web", false),
+            ("application/grpc-web+proto", false),
+            ("application/json", false),
+            ("application/grp", false),
+        ] {
+            let fields = HeaderMap::from_iter([(http::header::CONTENT_TYPE, HeaderValue::from_static(kind))]);
+            assert_eq!(is_grpc(&fields), expected, "{kind}");
+        }
+        assert!(!is_grpc(&HeaderMap::new()));
+    }
+}

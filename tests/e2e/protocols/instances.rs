@@ -195,6 +195,29 @@ fn a_client_that_leaves_takes_its_request_back() {
 }
 
 #[test]
+fn a_grpc_client_may_think_before_it_speaks_again() {
+    let settings = [
+        ("VERTICE_LIMITS__BODY_STALL", "200ms"),
+        ("VERTICE_LIMITS__BODY_RATE_WINDOW", "200ms"),
+        ("VERTICE_TIMEOUTS__FIRST_BYTE", "10s"),
+    ];
+    let (gateway, address) = gateway(&settings);
+    let upstream = Http2Upstream::start(echo);
+    register(&gateway, "echo", &upstream.url(), "grpc");
+    let mut client = Http2::open(address);
+    let mut begin = |kind: &str| {
+        let request = client.request("POST", "/v2/echo/p.S/M").header("content-type", kind).body(()).unwrap();
+        client.begin(request, false)
+    };
+    let ((pensive, mut say), (stalled, _never)) = (begin("application/grpc"), begin("application/octet-stream"));
+    assert_eq!(client.answer(stalled).map(|answer| answer.status).unwrap_or(408), 408);
+    // By then the other one has thought for as long.
+    say.send_data(bytes::Bytes::from_static(b"a thought"), true).unwrap();
+    let answer = client.answer(pensive).unwrap();
+    assert!(answer.status == 200 && answer.text().ends_with("a thought"), "{answer:?}");
+}
+
+#[test]
 fn failures_are_told_to_grpc_clients_in_their_own_words() {
     let (gateway, address) = gateway(&[("VERTICE_TIMEOUTS__FIRST_BYTE", "300ms")]);
     let upstream = Http2Upstream::start(|_, mut respond| async move {
