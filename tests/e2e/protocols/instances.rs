@@ -45,6 +45,18 @@ fn clients_of_either_version_reach_them() {
 }
 
 #[test]
+fn they_are_asked_for_their_health_in_http2_on_a_connection_of_its_own() {
+    let (gateway, _) = gateway(&[("VERTICE_HEALTH__ACTIVE", "true"), ("VERTICE_HEALTH__INTERVAL", "100ms")]);
+    let upstream = Http2Upstream::start(echo);
+    register(&gateway, "well", &upstream.url(), "h2c");
+    eventually("a probe to pass", || gateway.instances("well")[0]["probe_passed"] == true);
+    let before = upstream.connections();
+    eventually("another one", || upstream.connections() > before);
+    let check = gateway.data(get("/gateway/health-check/well")).expect(200).json();
+    assert_eq!(check["healthy"], true, "{check}");
+}
+
+#[test]
 fn many_requests_share_a_connection() {
     let (gateway, address) = gateway(&[]);
     let (arrived, release) = (Gate::new(), Arc::new(tokio::sync::Semaphore::new(0)));
