@@ -119,10 +119,12 @@ impl Attempt {
         let verdict = ending.verdict();
         let cells = self.in_flight.cells();
         let latency = self.first_byte.unwrap_or(now).since(self.started).as_secs_f32() * 1e6;
-        match verdict {
-            Verdict::Success => cells.load.observe(latency, now),
-            Verdict::Failure => cells.load.observe(latency.max(FAILURE_MICROS), now),
-            Verdict::Neutral => {}
+        match (verdict, ending) {
+            // How fast it fails says nothing about how fast it works.
+            (Verdict::Success, Ending::Answered { status: 500.. }) => {}
+            (Verdict::Success, _) => cells.load.observe(latency, now),
+            (Verdict::Failure, _) => cells.load.observe(latency.max(FAILURE_MICROS), now),
+            (Verdict::Neutral, _) => {}
         }
         if self.service.policy.outlier.compares(self.service.usable.len()) {
             cells.tally.note(ending, latency);

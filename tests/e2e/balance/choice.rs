@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::{instance, numbered, register};
-use crate::harness::scripts::text;
-use crate::harness::{Conn, Gateway, Upstream, eventually, get};
+use crate::harness::scripts::{script, status, text};
+use crate::harness::{After, Conn, Gateway, Upstream, eventually, get};
 
 fn gateway(config: &str) -> Gateway {
     Gateway::builder().config(config).start()
@@ -29,6 +29,21 @@ fn chance_follows_the_weights() {
     register(&gateway, "weighed", &upstreams[1], &json!({"weight": 100}));
     let shares = shares(&gateway, "weighed", 400);
     assert!((60..140).contains(&shares["1"]), "a quarter of 400: {shares:?}");
+}
+
+#[test]
+fn one_that_fails_at_once_does_not_get_the_others_requests() {
+    let gateway = gateway("");
+    let slow = Upstream::start(script(|exchange| {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        exchange.answer("200 OK", &[], b"well")?;
+        Ok(After::KeepAlive)
+    }));
+    let broken = Upstream::start(status("500 Oops", "broken"));
+    [&slow, &broken].iter().for_each(|upstream| gateway.register("mixed", upstream));
+    let mut conn = Conn::open(gateway.gateway);
+    (0..200).for_each(|_| drop(conn.ask(&get("/v2/mixed/x"))));
+    assert!(broken.count() <= 140, "half of 200: {}", broken.count());
 }
 
 #[test]
