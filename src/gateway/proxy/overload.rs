@@ -8,7 +8,6 @@ use http::{HeaderMap, StatusCode, header};
 use std::sync::Arc;
 use vertice_core::cell::ServiceCells;
 use vertice_core::concurrency::{Concurrency, Slots};
-use vertice_core::outcome::{Ending, Verdict};
 use vertice_core::priority::Priority;
 use vertice_core::reason::Reason;
 use vertice_core::time::Moment;
@@ -76,7 +75,8 @@ impl Permit {
         let is_tunnel = status == StatusCode::SWITCHING_PROTOCOLS;
         if let (Some((cells, policy)), Some(sent)) = (&self.service, self.sent.take())
             && !is_tunnel
-            && (Ending::Answered { status: status.as_u16() }).verdict() == Verdict::Success
+            // A service that fails fast would look as if it could work so fast.
+            && !status.is_server_error()
         {
             let now = clock::mono();
             cells.concurrency.observe(policy, now.since(sent), now);
@@ -198,6 +198,7 @@ mod tests {
         assert!(samples(StatusCode::OK, true));
         assert!(!samples(StatusCode::OK, false));
         assert!(!samples(StatusCode::SERVICE_UNAVAILABLE, true));
+        assert!(!samples(StatusCode::INTERNAL_SERVER_ERROR, true));
         assert!(!samples(StatusCode::SWITCHING_PROTOCOLS, true));
     }
 
