@@ -9,12 +9,13 @@ use std::sync::Arc;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use serde_json::json;
 
 use crate::harness::certificate::{Files, issue};
 use crate::harness::gateway::PROGRAM;
 use crate::harness::process::run;
 use crate::harness::scripts::echo;
-use crate::harness::{Conn, Gateway, PATIENCE, Upstream, eventually, get};
+use crate::harness::{Conn, Gateway, PATIENCE, Upstream, eventually, get, post};
 
 type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 
@@ -81,6 +82,28 @@ fn a_client_chooses_the_version_and_services_learn_that_it_was_https() {
     // The plain listener is what it was.
     gateway.data(get("/v2/echo/x")).expect(200);
     assert_eq!(upstream.last().header("x-forwarded-proto"), Some("http"));
+}
+
+#[test]
+fn a_new_certificate_is_shown_after_a_reload_and_half_a_one_never() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (files, renewed) = (issue([127, 0, 0, 1].into(), dir.path()), issue([127, 0, 0, 1].into(), other.path()));
+    let (gateway, address) = gateway(&files, &[]);
+    let shown = |stream: &TlsStream| stream.conn.peer_certificates().unwrap()[0].to_vec();
+    let mut before = connect(&files, address, &[]);
+    std::fs::copy(&renewed.certificate, &files.certificate).unwrap();
+    let refused = gateway.api(post("/gateway/reload", &json!({})));
+    assert_eq!(refused.status, 422, "{}", refused.text());
+    assert!(refused.text().contains("gateway.tls.key"), "{}", refused.text());
+    assert_eq!(shown(&connect(&files, address, &[])), shown(&before), "a certificate without its key");
+    std::fs::copy(&renewed.key, &files.key).unwrap();
+    gateway.api(post("/gateway/reload", &json!({}))).expect(200);
+    assert_ne!(shown(&connect(&renewed, address, &[])), shown(&before));
+    // Who had connected stays.
+    before.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut start = [0; 12];
+    before.read_exact(&mut start).unwrap();
+    assert_eq!(&start, b"HTTP/1.1 200");
 }
 
 #[test]
