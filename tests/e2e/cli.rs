@@ -264,6 +264,20 @@ fn the_next_registry_answers_when_one_does_not() {
 }
 
 #[test]
+fn reload_tells_what_came_of_it() {
+    let gateway = Gateway::builder().config("[timeouts]\nfirst_byte = \"5s\"\n").start();
+    let write = |toml: &str| std::fs::write(gateway.dir().join("vertice.toml"), toml).unwrap();
+    let reload = format!("reload --url http://{}", gateway.registry);
+    assert_eq!(cli(&reload, &[]).expect(0).stdout, "Nothing to change\n");
+    write("[timeouts]\nfirst_byte = \"6s\"\n[gateway]\nworkers = 7\n");
+    assert_eq!(cli(&reload, &[]).expect(0).stdout, "Configuration reloaded\n  gateway.workers waits for a restart\n");
+    write("[timeouts]\nfirst_byte = \"soon\"\n[limits]\nsurprise = 1\n");
+    let refused = cli(&reload, &[]).expect(1);
+    assert!(["timeouts.first_byte", "limits.surprise"].iter().all(|key| refused.stderr.contains(key)), "{}", refused.stderr);
+    assert_eq!(cli(&format!("{reload} --json"), &[]).expect(1).stdout, "");
+}
+
+#[test]
 fn what_is_set_up_wrongly_is_told_apart_from_what_is_typed_wrongly() {
     for (line, env, code, says) in [
         ("services", ("VERTICE_REGISTRY_URL", "https://a"), 78, "VERTICE_REGISTRY_URL"),

@@ -69,6 +69,13 @@ pub enum Call {
         #[command(flatten)]
         access: Access,
     },
+    /// Have the gateway read its configuration again.
+    #[command(after_help = RELOAD_HELP)]
+    Reload {
+        /// Who is asked.
+        #[command(flatten)]
+        access: Access,
+    },
     /// Print the script with which a shell completes these commands.
     #[command(after_help = COMPLETIONS_HELP)]
     Completions {
@@ -177,6 +184,12 @@ const DRAIN_HELP: &str = help!(
     "  vertice-gateway drain osint_service --instance 10.0.0.7:8049 --for 2m\n  vertice-gateway drain osint_service --undo\n\n\
      An instance that registers again takes requests again.",
     "0 done; 1 no registry answered, or there is no such service or instance;"
+);
+
+const RELOAD_HELP: &str = help!(
+    "  vertice-gateway reload\n\n\
+     A configuration with mistakes changes nothing. What waits for a restart is named.",
+    "0 done; 1 no registry answered, or the configuration has mistakes;"
 );
 
 const COMPLETIONS_HELP: &str = "Examples:\n  vertice-gateway completions bash > /etc/bash_completion.d/vertice-gateway\n  \

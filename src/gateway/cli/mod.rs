@@ -1,4 +1,4 @@
-//! The commands that ask a running gateway: `status`, `services`, `instances`, `watch`, `drain`; `healthcheck`; and `completions`.
+//! The commands that ask a running gateway: `status`, `services`, `instances`, `watch`, `drain`, `reload`; `healthcheck`; and `completions`.
 //!
 //! Arguments and environment come in, text goes out through one writer ([`output`]), an exit code comes back. What a
 //! registry sends is data of strangers: [`text`] makes it harmless before a terminal sees it.
@@ -20,6 +20,7 @@ mod instances;
 mod json;
 mod output;
 mod reader;
+mod reload;
 mod reply;
 mod run;
 mod services;

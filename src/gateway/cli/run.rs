@@ -5,7 +5,7 @@ use super::arguments::{Access, Call};
 use super::colour::When;
 use super::failure::Failure;
 use super::output::Output;
-use super::{completions, drain, healthcheck, instances, services, status, watch};
+use super::{completions, drain, healthcheck, instances, reload, services, status, watch};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -33,6 +33,10 @@ pub fn run(call: &Call, env: &Environment, program: impl FnOnce() -> clap::Comma
         Call::Drain { service, instance, span, undo, access } => ask(access, env, |client, output| {
             let span = if *undo { Duration::ZERO } else { *span };
             drain::drain(&client, service, instance.as_deref(), span, access.json, output)?;
+            Ok(ExitCode::SUCCESS)
+        }),
+        Call::Reload { access } => ask(access, env, |client, output| {
+            reload::reload(&client, access.json, output)?;
             Ok(ExitCode::SUCCESS)
         }),
         Call::Completions { shell } => {
