@@ -57,7 +57,7 @@ impl Edge {
             }
             attempt.end(Ending::StaleConnection);
             note(&mut ctx.explanation, Ending::StaleConnection);
-            return false;
+            return self.pick_again(forward, failed);
         }
         let ending = ending::ending(error, attempt, request_sent);
         attempt.end(ending);
@@ -85,6 +85,8 @@ impl Edge {
             return false;
         }
         forward.next = Attempt::start(&forward.service, &mut forward.tried, &forward.preference).ok();
+        // Another instance's pooled connection may be dead, too.
+        forward.stale_retried = false;
         forward.next.is_some()
     }
 }

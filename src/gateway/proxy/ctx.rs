@@ -72,7 +72,7 @@ pub struct Forward {
     pub next: Option<Attempt>,
     /// The attempt under way.
     pub attempt: Option<Attempt>,
-    /// A dead pooled connection has been replaced once.
+    /// A dead pooled connection to the instance that is tried has been replaced once.
     pub stale_retried: bool,
     /// Some of the body has been handed to the instance.
     pub body_started: bool,

@@ -166,6 +166,26 @@ fn a_request_that_was_not_looked_at_is_sent_again() {
 }
 
 #[test]
+fn one_that_looks_at_nothing_is_left_for_another() {
+    let (gateway, _) = gateway(&[("VERTICE_BALANCE__ALGORITHM", "round_robin")]);
+    let refused = Arc::<AtomicUsize>::default();
+    let full = Http2Upstream::start({
+        let refused = refused.clone();
+        move |_, mut respond| {
+            refused.fetch_add(1, Ordering::SeqCst);
+            async move { respond.send_reset(h2::Reason::REFUSED_STREAM) }
+        }
+    });
+    let free = Http2Upstream::start(echo);
+    register(&gateway, "pair", &full.url(), "h2c");
+    register(&gateway, "pair", &free.url(), "h2c");
+    for _ in 0..4 {
+        gateway.data(crate::harness::Request::new("POST", "/v2/pair/x").body("once")).expect(200);
+    }
+    assert!(refused.load(Ordering::SeqCst) > 0, "nobody asked the full one: the test shows nothing");
+}
+
+#[test]
 fn one_that_resets_is_502() {
     let (gateway, address) = gateway(&[]);
     let upstream = Http2Upstream::start(|_, mut respond| async move { respond.send_reset(h2::Reason::INTERNAL_ERROR) });

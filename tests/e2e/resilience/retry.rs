@@ -1,12 +1,14 @@
 //! Attempts after the first one.
 
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::harness::scripts::{raw_then_close, stale, text};
-use crate::harness::{Conn, Gateway, Request, Upstream, eventually, get, net};
+use crate::harness::scripts::{raw_then_close, script, stale, text};
+use crate::harness::{After, Conn, Gateway, Request, Upstream, eventually, get, net};
 
 #[test]
 fn while_one_of_two_instances_is_dead_no_request_fails() {
@@ -96,6 +98,48 @@ fn a_stale_connection_is_replaced_unnoticed() {
     assert_eq!(answered.len(), 10, "each answer came on a connection of its own");
     assert!(upstream.seen().iter().any(|seen| seen.nth > 0), "no connection was ever reused: the test shows nothing");
     assert_eq!(gateway.breaker("stale"), "closed");
+}
+
+/// An instance that takes one connection and listens no more; it drops that one with the first request after `over`.
+fn ending(over: &Arc<AtomicBool>) -> SocketAddr {
+    let listener = TcpListener::bind((net::loopback(), 0)).unwrap();
+    let (addr, over) = (listener.local_addr().unwrap(), over.clone());
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        drop(listener);
+        let mut space = [0; 4096];
+        while stream.read(&mut space).is_ok_and(|length| length > 0) && !over.load(Ordering::SeqCst) {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nending").unwrap();
+        }
+    });
+    addr
+}
+
+#[test]
+fn dead_connections_to_one_instance_do_not_use_up_those_to_the_next() {
+    let gateway = Gateway::builder().config("[balance]\nalgorithm = \"round_robin\"\n").start();
+    let over = Arc::<AtomicBool>::default();
+    let restarted = Upstream::start({
+        let over = over.clone();
+        script(move |exchange| {
+            if over.load(Ordering::SeqCst) && exchange.seen.nth > 0 {
+                return Ok(After::Close);
+            }
+            exchange.answer("200 OK", &[], b"restarted")?;
+            Ok(After::KeepAlive)
+        })
+    });
+    gateway.register("pair", &restarted);
+    gateway.register_at("pair", &format!("http://{}", ending(&over)));
+    let mut heard = Vec::new();
+    while heard.len() < 2 || heard.last().is_some_and(|last| last != "restarted") {
+        heard.push(gateway.data(get("/v2/pair/x")).expect(200).text());
+    }
+    over.store(true, Ordering::SeqCst);
+    // The other one's turn: its connection is dead, it listens no more, and the connection to this one is dead as well.
+    assert_eq!(gateway.data(get("/v2/pair/x")).expect(200).text(), "restarted");
+    let stale = restarted.seen().iter().filter(|seen| seen.nth > 0).count();
+    assert!(stale > 0, "no connection was ever reused: the test shows nothing");
 }
 
 #[test]
