@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use vertice_core::breaker::Phase;
 use vertice_core::cell::Transition;
+use vertice_core::time::Moment;
 
 /// How often it is looked who is due.
 const TICK: Duration = Duration::from_millis(100);
@@ -20,6 +21,9 @@ const TICK: Duration = Duration::from_millis(100);
 const PROBES_MAX: usize = 64;
 /// A probe ends long before; one that does not is taken for lost.
 const LOST: Duration = Duration::from_secs(120);
+
+/// Where among the services, and among that one's instances.
+type Turn = (usize, usize);
 
 /// What it takes to probe.
 #[derive(Clone, Debug)]
@@ -36,7 +40,7 @@ impl ActiveProbes {
     /// Probes for as long as it is polled.
     pub async fn run(self) {
         let places = Arc::new(Semaphore::new(PROBES_MAX));
-        let (mut generation, mut probed) = (None, Vec::new());
+        let (mut generation, mut probed, mut turn) = (None, Vec::new(), Turn::default());
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -47,28 +51,39 @@ impl ActiveProbes {
                 forget_others(&std::mem::replace(&mut probed, now_probed), &table);
             }
             drop(table);
-            if !self.start_due(&probed, &places) {
+            if !self.start_due(&probed, &places, &mut turn) {
                 self.metrics.limit_hit("active_probes");
             }
         }
     }
 
-    /// Starts the probes that are due; tells whether there was a place for each.
-    fn start_due(&self, services: &[Arc<Service>], places: &Arc<Semaphore>) -> bool {
+    /// Starts the probes that are due; tells whether there was a place for each. Who found none is the first to be asked the next
+    /// time: where there are too many for the interval, all are probed less often, and not some of them never.
+    fn start_due(&self, services: &[Arc<Service>], places: &Arc<Semaphore>, turn: &mut Turn) -> bool {
         let now = clock::mono();
-        for service in services {
-            let policy = &service.policy.probes;
-            for upstream in service.instances.iter().filter(|upstream| !upstream.is_leaving && !upstream.addresses.is_empty()) {
-                let standing = &upstream.cells.standing;
-                match standing.probe_due() {
-                    None => standing.begin_probes(policy.first(now, random())),
-                    Some(due) if due > now => {}
-                    Some(_) => {
-                        let Ok(place) = places.clone().try_acquire_owned() else { return false };
-                        standing.plan_probe(now.plus(LOST));
-                        tokio::spawn(probe(self.prober.clone(), service.clone(), upstream.clone(), place));
-                    }
-                }
+        let everybody = services.iter().enumerate().flat_map(|(nth, service)| {
+            service.instances.iter().enumerate().map(move |(at, upstream)| ((nth, at), service, upstream))
+        });
+        let first = *turn;
+        let later = everybody.clone().skip_while(|(at, ..)| *at < first);
+        let mut in_turn = later.chain(everybody.take_while(|(at, ..)| *at < first));
+        let without = in_turn.find(|(_, service, upstream)| !self.start_if_due(service, upstream, places, now));
+        without.inspect(|(at, ..)| *turn = *at).is_none()
+    }
+
+    /// Starts an instance's probe if it is due; `false` when there is no place for it.
+    fn start_if_due(&self, service: &Arc<Service>, upstream: &Arc<Upstream>, places: &Arc<Semaphore>, now: Moment) -> bool {
+        if upstream.is_leaving || upstream.addresses.is_empty() {
+            return true;
+        }
+        let standing = &upstream.cells.standing;
+        match standing.probe_due() {
+            None => standing.begin_probes(service.policy.probes.first(now, random())),
+            Some(due) if due > now => {}
+            Some(_) => {
+                let Ok(place) = places.clone().try_acquire_owned() else { return false };
+                standing.plan_probe(now.plus(LOST));
+                tokio::spawn(probe(self.prober.clone(), service.clone(), upstream.clone(), place));
             }
         }
         true

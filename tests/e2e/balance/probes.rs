@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{instance, register};
 use crate::harness::scripts::script;
-use crate::harness::{After, Gateway, Upstream, eventually, get, net};
+use crate::harness::{After, Gateway, Upstream, eventually, get, net, post};
 use serde_json::json;
 
 const PROBED: &str = "[health]\nactive = true\ninterval = \"100ms\"\n";
@@ -134,4 +134,21 @@ fn who_cannot_be_reached_fails() {
     });
     (0..20).for_each(|_| drop(gateway.data(get("/v2/probed/x")).expect(200)));
     assert_eq!(gateway.metrics().sum("vertice_upstream_retries_total", &[("service", "probed")]), 0.0);
+}
+
+#[test]
+fn whoever_waits_for_a_place_gets_its_turn() {
+    // Far more than are probed at once, and none of them answers: each is due again before the last ones had a place.
+    let config = "[health]\nactive = true\ninterval = \"100ms\"\ntimeout = \"200ms\"\nfailures = 1\n";
+    let gateway = Gateway::builder().config(config).start();
+    let silent = std::net::TcpListener::bind((net::loopback(), 0)).unwrap();
+    let address = silent.local_addr().unwrap();
+    for n in 0..300 {
+        let endpoint = format!("http://{address}/{n}");
+        let body = json!({"service_name": "crowd", "endpoint": endpoint, "instance_id": format!("i{n}")});
+        gateway.api(post("/register", &body)).expect(201);
+    }
+    eventually("all to have been probed", || {
+        gateway.instances("crowd").iter().filter(|instance| instance["probe_passed"] == false).count() == 300
+    });
 }
