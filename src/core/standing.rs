@@ -121,6 +121,15 @@ impl StandingCell {
         self.starts(until);
     }
 
+    /// Nobody is compared any more: if it is ejected, it takes traffic from `now` on.
+    pub fn pardon(&self, now: Moment) {
+        self.ejections.store(0, Ordering::Relaxed);
+        if self.ejected_until(now).is_some() {
+            self.ejected_until_nanos.store(0, Ordering::Relaxed);
+            self.starts(now);
+        }
+    }
+
     /// It did well for a while: the next ejection is shorter.
     pub(crate) fn forgive(&self) {
         self.ejections.store(self.ejections().saturating_sub(1), Ordering::Relaxed);
@@ -145,6 +154,17 @@ mod tests {
         cell.starts_over(Moment::from_millis(60));
         assert!(!cell.is_out(Moment::ZERO));
         assert_eq!((cell.since(), cell.ejections()), (Moment::from_millis(60), 0));
+    }
+
+    #[test]
+    fn a_pardon_ends_an_ejection_and_is_no_new_start_for_others() {
+        let (cell, now) = (StandingCell::default(), Moment::from_millis(10));
+        cell.pardon(now);
+        assert_eq!(cell.since(), Moment::ZERO);
+        cell.eject(Moment::from_millis(50));
+        cell.pardon(now);
+        assert!(!cell.is_out(now));
+        assert_eq!((cell.since(), cell.ejections()), (now, 0));
     }
 
     #[test]

@@ -54,6 +54,10 @@ fn look_at(service: &Service) {
             }
         }
     }
+    if !policy.active && review.shed().ejected > 0 {
+        // It was switched off; an ejection of hours would outlast the operator's decision.
+        service.instances.iter().for_each(|upstream| upstream.cells.standing.pardon(now));
+    }
     if is_news {
         show(
             service,

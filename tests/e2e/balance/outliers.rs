@@ -1,8 +1,10 @@
 //! Instances that do worse than the others.
 
+use serde_json::json;
+
 use super::{instance, numbered};
 use crate::harness::scripts::{script, status, text};
-use crate::harness::{After, Conn, Gateway, Upstream, eventually, get};
+use crate::harness::{After, Conn, Gateway, Upstream, eventually, get, post};
 
 /// Quick to judge.
 const QUICK: &str = "[balance]\nalgorithm = \"round_robin\"\n[outlier]\ninterval = \"500ms\"\nrequests_min = 10\n\
@@ -97,4 +99,16 @@ fn it_can_be_switched_off_for_a_service() {
         is_ejected(&gateway, "judged", &bad)
     });
     assert!(!is_ejected(&gateway, "mixed", &bad));
+}
+
+#[test]
+fn who_is_ejected_when_it_is_switched_off_comes_back() {
+    let gateway = Gateway::builder().config(QUICK).start();
+    let (good, bad) = (numbered(2), Upstream::start(status("500 Oops", "mine")));
+    good.iter().chain([&bad]).for_each(|upstream| gateway.register("mixed", upstream));
+    ask_until(&gateway, "mixed", "the bad one to be ejected", || is_ejected(&gateway, "mixed", &bad));
+    std::fs::write(gateway.dir().join("vertice.toml"), "[outlier]\nactive = false\n").unwrap();
+    gateway.api(post("/gateway/reload", &json!({}))).expect(200);
+    eventually("the bad one to be back", || !is_ejected(&gateway, "mixed", &bad));
+    eventually("the metrics to tell", || gateway.metrics().sum("vertice_outlier_ejected", &[("service", "mixed")]) == 0.0);
 }
