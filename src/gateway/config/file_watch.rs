@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 /// What shows that a file is another one, or has other content.
 type Trace = (u64, u64, u64, i64, i64);
 
+/// For so many looks, a file that is missing is waited for.
+const MISSING_LOOKS_MAX: u32 = 10;
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct FileWatch {
@@ -18,6 +21,8 @@ pub struct FileWatch {
     known: Vec<Option<Trace>>,
     /// How they looked the last time, while that is not how they were known.
     moving: Option<Vec<Option<Trace>>>,
+    /// For how many looks one has been missing.
+    missing: u32,
 }
 
 impl FileWatch {
@@ -25,7 +30,7 @@ impl FileWatch {
     #[must_use]
     pub fn new(files: Vec<PathBuf>) -> Self {
         let known = traces(&files);
-        Self { files, known, moving: None }
+        Self { files, known, moving: None, missing: 0 }
     }
 
     /// What it watches.
@@ -41,11 +46,15 @@ impl FileWatch {
     }
 
     /// Looks; tells, once, of a change that has come to rest: the look before found the same. A file that was there and is not
-    /// is waited for: it is about to be replaced.
+    /// is waited for, because it is about to be replaced; but not for ever, because it may be one that is no longer named.
     pub fn look(&mut self) -> bool {
-        let found = traces(&self.files);
-        let is_whole = found.iter().zip(&self.known).all(|(found, known)| found.is_some() || known.is_none());
-        if found == self.known || !is_whole {
+        let mut found = traces(&self.files);
+        let mut is_missing = false;
+        for (found, known) in found.iter_mut().zip(&self.known).filter(|(found, known)| found.is_none() && known.is_some()) {
+            (*found, is_missing) = (*known, true);
+        }
+        self.missing = if is_missing { self.missing.saturating_add(1) } else { 0 };
+        if found == self.known || (1..MISSING_LOOKS_MAX).contains(&self.missing) {
             self.moving = None;
             return false;
         }
@@ -110,9 +119,22 @@ mod tests {
         assert_eq!(looks(&mut watch), Some(2));
 
         fs::remove_file(&path).unwrap();
-        assert_eq!(looks(&mut watch), None);
+        assert_eq!(looks(&mut watch), None, "it is about to be replaced");
         fs::write(dir.path().join("new"), "same").unwrap();
         fs::rename(dir.path().join("new"), &path).unwrap();
         assert_eq!(looks(&mut watch), Some(2));
+    }
+
+    #[test]
+    fn a_file_that_does_not_come_back_hides_no_change_of_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let (config, certificate) = (dir.path().join("v.toml"), dir.path().join("old.pem"));
+        [&config, &certificate].iter().for_each(|path| fs::write(path, "a").unwrap());
+        let mut watch = FileWatch::new(vec![config.clone(), certificate.clone()]);
+        fs::write(&config, "another certificate").unwrap();
+        fs::remove_file(&certificate).unwrap();
+        let told = (1..=MISSING_LOOKS_MAX + 3).find(|_| watch.look());
+        assert!(told.is_some_and(|looks| looks > 2), "{told:?}");
+        assert_eq!(looks(&mut watch), None);
     }
 }
