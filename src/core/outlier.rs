@@ -79,16 +79,20 @@ pub struct TallyCell {
 
 impl TallyCell {
     /// Notes how an attempt ended. Any 5xx is an error here, not only those that open a breaker: where all instances answer
-    /// so, nobody stands out.
-    pub fn note(&self, ending: Ending, micros: f32) {
+    /// so, nobody stands out. A good answer of which nobody can say how long the instance took for it is not counted.
+    pub fn note(&self, ending: Ending, micros: Option<f32>) {
         let is_error = match (ending, ending.verdict()) {
             (_, Verdict::Neutral) => return,
             (Ending::Answered { status }, _) => status >= 500,
             (_, verdict) => verdict == Verdict::Failure,
         };
-        self.counts.fetch_add(if is_error { 1 << 32 | 1 } else { 1 }, Ordering::Relaxed);
-        if !is_error {
-            self.micros.fetch_add(micros as u64, Ordering::Relaxed);
+        match micros {
+            _ if is_error => drop(self.counts.fetch_add(1 << 32 | 1, Ordering::Relaxed)),
+            Some(micros) => {
+                self.counts.fetch_add(1, Ordering::Relaxed);
+                self.micros.fetch_add(micros as u64, Ordering::Relaxed);
+            }
+            None => {}
         }
     }
 

@@ -189,6 +189,14 @@ impl Edge {
         Err(Error::explain(ErrorType::InvalidHTTPHeader, unfit.as_str()).into_up())
     }
 
+    /// The whole request has been handed over: now the instance is to answer.
+    fn sent(ctx: &mut Ctx) {
+        if let Some(forward) = &mut ctx.forward {
+            forward.sent(clock::mono());
+        }
+        Self::expect(ctx, |forward| forward.timeouts.first_byte);
+    }
+
     /// The next bytes are the instance's to send: within the tunnel's bound, or that of an answer.
     fn expect_more(ctx: &Ctx) {
         Self::expect(ctx, |forward| if forward.is_tunnel { forward.timeouts.tunnel_idle } else { forward.timeouts.silence });
@@ -285,6 +293,7 @@ impl ProxyHttp for Edge {
         // Until the request has been sent the client's own limits apply, and the bound on the whole request.
         let end = forward.end;
         if let Some(attempt) = &mut forward.attempt {
+            attempt.connected();
             let tunnel_socket = attempt.tunnel_socket.take().and_then(|socket| socket.lock().take());
             let watchdog = &self.shared.watchdog;
             attempt.watch = match (tunnel_socket, Leash::current().filter(|_| upstream::is_shared(peer))) {
@@ -340,10 +349,7 @@ impl ProxyHttp for Edge {
         let is_handshake = forward.is_upgrade && content_length(session).is_none();
         if is_handshake || (is_shared && session.as_mut().is_body_empty()) {
             // Complete with its head; what follows a handshake is the tunnel's.
-            Self::expect(ctx, |forward| forward.timeouts.first_byte);
-            if let Some(forward) = &mut ctx.forward {
-                forward.request_sent = true;
-            }
+            Self::sent(ctx);
         }
         Ok(())
     }
@@ -362,15 +368,12 @@ impl ProxyHttp for Edge {
         }
         let Some(forward) = &mut ctx.forward else { return Ok(()) };
         forward.body_started |= body.is_some();
-        let was_sent = forward.request_sent;
-        forward.request_sent |= end_of_stream;
-        if end_of_stream && !was_sent {
-            forward.permit.sent();
+        let has_answer = forward.attempt.as_ref().is_some_and(Attempt::has_answer);
+        if end_of_stream && !forward.request_sent {
+            Self::sent(ctx);
         }
-        if forward.attempt.as_ref().is_some_and(Attempt::has_answer) {
+        if has_answer {
             Self::expect_more(ctx);
-        } else if end_of_stream && !was_sent {
-            Self::expect(ctx, |forward| forward.timeouts.first_byte);
         }
         Ok(())
     }

@@ -97,19 +97,20 @@ fn fleet(count: u8, policy: OutlierPolicy) -> Service<Bare> {
 }
 
 fn answer(service: &Service<Bare>, at: usize, status: u16, times: u32) {
-    (0..times).for_each(|_| service.usable[at].cells.tally.note(Ending::Answered { status }, 1_000.0));
+    (0..times).for_each(|_| service.usable[at].cells.tally.note(Ending::Answered { status }, Some(1_000.0)));
 }
 
 #[test]
 fn any_5xx_counts_and_what_clients_do_does_not() {
     let cell = TallyCell::default();
-    cell.note(Ending::Answered { status: 200 }, 1_500.0);
-    cell.note(Ending::Answered { status: 404 }, 500.0);
-    cell.note(Ending::Answered { status: 500 }, 1.0);
-    cell.note(Ending::Reset, 1.0);
-    cell.note(Ending::TimedOut { request_sent: true }, 1.0);
-    cell.note(Ending::ClientGone, 1.0);
-    cell.note(Ending::Ours, 1.0);
+    cell.note(Ending::Answered { status: 200 }, Some(1_500.0));
+    cell.note(Ending::Answered { status: 404 }, Some(500.0));
+    cell.note(Ending::Answered { status: 500 }, Some(1.0));
+    cell.note(Ending::Reset, Some(1.0));
+    cell.note(Ending::Answered { status: 413 }, None);
+    cell.note(Ending::TimedOut { request_sent: true }, Some(1.0));
+    cell.note(Ending::ClientGone, Some(1.0));
+    cell.note(Ending::Ours, Some(1.0));
     assert_eq!(cell.take(), Tally { answers: 5, errors: 3, micros: 2_000 });
     assert_eq!(cell.take(), Tally::default());
 }

@@ -7,6 +7,7 @@ use crate::upstream::{Service, Upstream};
 use parking_lot::Mutex;
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::time::Duration;
 use vertice_core::balance::{self, NoPick, Preference, Tried};
 use vertice_core::breaker::Phase;
 use vertice_core::cell::InFlight;
@@ -25,6 +26,8 @@ pub struct Attempt {
     in_flight: InFlight,
     address: usize,
     started: Moment,
+    connected: Option<Moment>,
+    sent: Option<Moment>,
     first_byte: Option<Moment>,
     ended: bool,
     /// Whether it is the one request that tries a half-open breaker.
@@ -52,6 +55,8 @@ impl Attempt {
             in_flight: InFlight::start(pick.upstream.cells.clone()),
             address: pick.address,
             started: now,
+            connected: None,
+            sent: None,
             first_byte: None,
             ended: false,
             is_probe: pick.probe,
@@ -72,6 +77,8 @@ impl Attempt {
             in_flight: InFlight::start(self.upstream.cells.clone()),
             address: self.address,
             started: clock::mono(),
+            connected: None,
+            sent: None,
             first_byte: None,
             ended: false,
             is_probe: self.is_probe,
@@ -91,6 +98,16 @@ impl Attempt {
     #[must_use]
     pub const fn address(&self) -> usize {
         self.address
+    }
+
+    /// There is a connection: from now on the client hands its request over.
+    pub fn connected(&mut self) {
+        self.connected = Some(clock::mono());
+    }
+
+    /// The whole request was handed over at `now`.
+    pub fn sent(&mut self, now: Moment) {
+        self.sent = Some(now);
     }
 
     /// The first byte of an answer came.
@@ -118,12 +135,12 @@ impl Attempt {
         let now = clock::mono();
         let verdict = ending.verdict();
         let cells = self.in_flight.cells();
-        let latency = self.first_byte.unwrap_or(now).since(self.started).as_secs_f32() * 1e6;
+        let latency = self.took(now).map(|span| span.as_secs_f32() * 1e6);
         match (verdict, ending) {
             // How fast it fails says nothing about how fast it works.
             (Verdict::Success, Ending::Answered { status: 500.. }) => {}
-            (Verdict::Success, _) => cells.load.observe(latency, now),
-            (Verdict::Failure, _) => cells.load.observe(latency.max(FAILURE_MICROS), now),
+            (Verdict::Success, _) => latency.into_iter().for_each(|micros| cells.load.observe(micros, now)),
+            (Verdict::Failure, _) => cells.load.observe(latency.unwrap_or_default().max(FAILURE_MICROS), now),
             (Verdict::Neutral, _) => {}
         }
         if self.service.policy.outlier.compares(self.service.usable.len()) {
@@ -146,6 +163,14 @@ impl Attempt {
             let (service, instance, to) = (&self.service.name, &self.upstream.facts.id, transition.to.as_str());
             tracing::warn!(%service, %instance, to, "circuit breaker changed");
         }
+    }
+
+    /// How long the instance took for the connection and for the first byte of its answer. The client's time in between, to hand
+    /// its request over, is not the instance's; `None` when there was an answer before that was done.
+    fn took(&self, now: Moment) -> Option<Duration> {
+        let Some(connected) = self.connected else { return Some(now.since(self.started)) };
+        let (sent, first_byte) = (self.sent?, self.first_byte.unwrap_or(now));
+        (first_byte >= sent).then(|| connected.since(self.started) + first_byte.since(sent))
     }
 }
 

@@ -81,6 +81,13 @@ pub struct Forward {
 }
 
 impl Forward {
+    /// The whole request has been handed to the instance: from now on it is the instance's time.
+    pub fn sent(&mut self, now: Moment) {
+        self.request_sent = true;
+        self.permit.sent(now);
+        self.attempt.iter_mut().for_each(|attempt| attempt.sent(now));
+    }
+
     /// How large the request's body may be.
     #[must_use]
     pub fn body_limit(&self) -> Option<u64> {

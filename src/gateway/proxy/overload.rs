@@ -64,10 +64,8 @@ impl Permit {
     }
 
     /// The request has been sent: from now on it is the instance's time.
-    pub fn sent(&mut self) {
-        if self.service.as_ref().is_some_and(|(_, policy)| policy.is_adaptive) {
-            self.sent = Some(clock::mono());
-        }
+    pub fn sent(&mut self, now: Moment) {
+        self.sent = self.service.as_ref().filter(|(_, policy)| policy.is_adaptive).map(|_| now);
     }
 
     /// An answer begins. What is a tunnel or an event stream from now on is no work any more, and gives its places back.
@@ -188,7 +186,7 @@ mod tests {
             for _ in 0..10 {
                 let mut permit = take(&Process::default(), &cells, &ADAPTIVE).unwrap();
                 if is_sent {
-                    permit.sent();
+                    permit.sent(clock::mono());
                 }
                 permit.answered(status, &HeaderMap::new());
             }

@@ -166,6 +166,19 @@ fn a_request_that_was_not_looked_at_is_sent_again() {
 }
 
 #[test]
+fn what_they_can_bear_is_found_out_by_requests_without_a_body_too() {
+    let settings = [("VERTICE_CONCURRENCY__ADAPTIVE", "true"), ("VERTICE_CONCURRENCY__MIN", "2")];
+    let (gateway, address) = gateway(&settings);
+    let upstream = Http2Upstream::start(echo);
+    register(&gateway, "svc", &upstream.url(), "h2c");
+    let mut client = Http2::open(address);
+    eventually("the limit to rise", || {
+        (0..50).for_each(|_| assert_eq!(client.get("/v2/svc/x").status, 200));
+        gateway.metrics().sum("vertice_service_concurrency", &[("service", "svc"), ("kind", "limit")]) > 2.0
+    });
+}
+
+#[test]
 fn one_that_looks_at_nothing_is_left_for_another() {
     let (gateway, _) = gateway(&[("VERTICE_BALANCE__ALGORITHM", "round_robin")]);
     let refused = Arc::<AtomicUsize>::default();
@@ -180,7 +193,7 @@ fn one_that_looks_at_nothing_is_left_for_another() {
     register(&gateway, "pair", &full.url(), "h2c");
     register(&gateway, "pair", &free.url(), "h2c");
     for _ in 0..4 {
-        gateway.data(crate::harness::Request::new("POST", "/v2/pair/x").body("once")).expect(200);
+        gateway.data(Request::new("POST", "/v2/pair/x").body("once")).expect(200);
     }
     assert!(refused.load(Ordering::SeqCst) > 0, "nobody asked the full one: the test shows nothing");
 }

@@ -84,6 +84,9 @@ fn clients_that_upload_more_slowly_than_instances_may_answer() {
     }
     clients.iter_mut().for_each(|client| drop(client.response("POST").expect(200)));
     assert!(world.upstream.seen().iter().all(|seen| seen.body == b"slower still"));
+    eventually("nothing in flight", || world.gateway.instances("svc")[0]["in_flight"] == 0);
+    let average = world.gateway.instances("svc")[0]["ewma_ms"].as_f64().unwrap();
+    assert!(average < 1000.0, "the clients' time counts as the instance's: {average} ms");
     world.nobody_is_blamed();
 }
 
