@@ -296,11 +296,12 @@ impl ProxyHttp for Edge {
             attempt.connected();
             let tunnel_socket = attempt.tunnel_socket.take().and_then(|socket| socket.lock().take());
             let watchdog = &self.shared.watchdog;
-            attempt.watch = match (tunnel_socket, Leash::current().filter(|_| upstream::is_shared(peer))) {
-                (Some(socket), _) => Some(watchdog.watch_socket(socket, end)),
-                (None, Some(leash)) => Some(watchdog.watch_shared(leash, end)),
-                (None, None) => watchdog.watch(fd, end),
-            };
+            let leash = Leash::current().unwrap_or_default();
+            attempt.watch = Some(match tunnel_socket {
+                Some(socket) => watchdog.watch_socket(socket, leash, end),
+                None if upstream::is_shared(peer) => watchdog.watch_shared(leash, end),
+                None => watchdog.watch(fd, leash, end),
+            });
         }
         if reused && pooled::is_sent_once(session) && pooled::is_spent(peer, digest) {
             return Err(pooled::spent());

@@ -58,6 +58,12 @@ impl Leash {
         self.held.store(true, Ordering::SeqCst);
     }
 
+    /// An attempt begins whose watch will not pull the leash; nor does what ended an earlier one.
+    pub fn let_go(&self) {
+        self.held.store(false, Ordering::SeqCst);
+        self.cut.store(false, Ordering::SeqCst);
+    }
+
     /// The next read of the request fails, also one that waits already.
     pub fn pull(&self) {
         self.cut.store(true, Ordering::SeqCst);

@@ -322,7 +322,10 @@ impl AsyncWrite for Gate {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.stream()?).poll_flush(cx)
+        // Over TLS a write is taken in before the client has taken it.
+        let flushed = Pin::new(self.stream()?).poll_flush(cx);
+        self.leash.set_writing(flushed.is_pending());
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

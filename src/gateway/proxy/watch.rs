@@ -7,10 +7,11 @@
 //! looks at all watches now and then, and shuts the socket down where the moment has passed; the lane then sees a broken
 //! connection and finds [`Watch::has_fired`].
 //!
-//! With HTTP/2 the connection is not the attempt's alone; there the request's [`Leash`] is pulled instead.
+//! With HTTP/2 the connection is not the attempt's alone; there the request's [`Leash`] is pulled instead, and so it is where
+//! no descriptor is left for a duplicate of the socket.
 //!
-//! While the client is slow to take an answer, nobody reads from the instance, which is no silence of its: then its bytes wait
-//! in the socket, and the sweeper sees them there.
+//! While the client is slow to take an answer, nobody passes on what the instance sends, which is no silence of its: its bytes
+//! wait in the lane's queue, where nobody sees them, or in the socket, where the sweeper does.
 
 use crate::leash::Leash;
 use parking_lot::Mutex;
@@ -34,14 +35,16 @@ enum Target {
     /// A duplicate of the connection's socket: shutting it down can never hit another connection, even when the lane has
     /// closed its own descriptor and the number was given away again.
     Socket(TcpStream),
-    /// The connection carries other requests, too.
-    Shared(Arc<Leash>),
+    /// The connection carries other requests, too: the leash is pulled.
+    Shared,
 }
 
 /// One attempt's deadline.
 #[derive(Debug)]
 pub struct Watch {
     target: Target,
+    /// Of the request, which tells whether its client takes what it is sent.
+    leash: Arc<Leash>,
     due_ms: AtomicU64,
     end_ms: AtomicU64,
     fired: AtomicBool,
@@ -76,23 +79,22 @@ impl Watch {
             match &self.target {
                 // It may be closed already, which is as good.
                 Target::Socket(socket) => drop(socket.shutdown(Shutdown::Both)),
-                Target::Shared(leash) => leash.pull(),
+                Target::Shared => self.leash.pull(),
             }
         }
     }
 
-    /// Whether nothing waits to be read: no byte, no end, no error.
+    /// Whether nothing waits to be read or passed on: no byte, no end, no error.
     fn is_silent(&self, now: Moment) -> bool {
+        if self.leash.is_writing() {
+            // As long as the client takes nothing nobody passes anything on. Once it does, the lane needs a moment to get there.
+            self.due_ms.store(now.millis() + AFTER_WRITE_MS, Ordering::Relaxed);
+            return false;
+        }
         match &self.target {
             // The lane's socket does not block, nor does a duplicate.
             Target::Socket(socket) => socket.peek(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock),
-            Target::Shared(leash) if leash.is_writing() => {
-                // What waits cannot be seen, but as long as the client takes nothing nobody reads it. Once it does, the
-                // lane needs a moment to get there.
-                self.due_ms.store(now.millis() + AFTER_WRITE_MS, Ordering::Relaxed);
-                false
-            }
-            Target::Shared(_) => true,
+            Target::Shared => true,
         }
     }
 }
@@ -114,35 +116,32 @@ pub struct Watchdog {
 
 impl Watchdog {
     /// Watches over the connection behind `fd`, which must be open during the call: the attempt is over at `end`, and nothing
-    /// is expected of the instance yet. `None` when no descriptor is left.
+    /// is expected of the instance yet.
     #[must_use]
-    pub fn watch(&self, fd: RawFd, end: Moment) -> Option<Arc<Watch>> {
-        if fd < 0 {
-            return None;
+    pub fn watch(&self, fd: RawFd, leash: Arc<Leash>, end: Moment) -> Arc<Watch> {
+        match duplicate(fd) {
+            Some(socket) => self.watch_socket(socket, leash, end),
+            None => self.watch_shared(leash, end),
         }
-        #[expect(unsafe_code, reason = "Pingora lends the descriptor for the duration of the call; it is duplicated at once")]
-        // SAFETY: the caller has the descriptor from `connected_to_upstream`, which holds the connection while it runs.
-        let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-        let socket = TcpStream::from(borrowed.try_clone_to_owned().ok()?);
-        Some(self.watch_socket(socket, end))
     }
 
     /// Watches over the connection that `socket` is a duplicate of.
     #[must_use]
-    pub fn watch_socket(&self, socket: TcpStream, end: Moment) -> Arc<Watch> {
-        self.watch_target(Target::Socket(socket), end)
+    pub fn watch_socket(&self, socket: TcpStream, leash: Arc<Leash>, end: Moment) -> Arc<Watch> {
+        leash.let_go();
+        self.watch_target(Target::Socket(socket), leash, end)
     }
 
     /// Watches over an attempt on a connection that others share: instead of the connection, the request's `leash` is pulled.
     #[must_use]
     pub fn watch_shared(&self, leash: Arc<Leash>, end: Moment) -> Arc<Watch> {
         leash.take();
-        self.watch_target(Target::Shared(leash), end)
+        self.watch_target(Target::Shared, leash, end)
     }
 
-    fn watch_target(&self, target: Target, end: Moment) -> Arc<Watch> {
+    fn watch_target(&self, target: Target, leash: Arc<Leash>, end: Moment) -> Arc<Watch> {
         let (due_ms, end_ms) = (AtomicU64::new(u64::MAX), AtomicU64::new(in_full(end)));
-        let watch = Arc::new(Watch { target, due_ms, end_ms, fired: AtomicBool::new(false) });
+        let watch = Arc::new(Watch { target, leash, due_ms, end_ms, fired: AtomicBool::new(false) });
         let shard = self.next.fetch_add(1, Ordering::Relaxed) % SHARDS;
         self.shards[shard].lock().push(Arc::downgrade(&watch));
         watch
@@ -159,6 +158,17 @@ impl Watchdog {
             });
         }
     }
+}
+
+/// A second handle of the socket; none when there is no socket, or no descriptor is left.
+fn duplicate(fd: RawFd) -> Option<TcpStream> {
+    if fd < 0 {
+        return None;
+    }
+    #[expect(unsafe_code, reason = "Pingora lends the descriptor for the duration of the call; it is duplicated at once")]
+    // SAFETY: the caller has the descriptor from `connected_to_upstream`, which holds the connection while it runs.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    Some(TcpStream::from(borrowed.try_clone_to_owned().ok()?))
 }
 
 #[cfg(test)]
@@ -182,7 +192,7 @@ mod tests {
     fn a_silent_connection_is_shut_down_and_a_lively_one_is_not() {
         let ((mut silent, _silent), (lively, _lively)) = (connection(), connection());
         let dog = Watchdog::default();
-        let watch = |stream: &TcpStream| dog.watch(stream.as_raw_fd(), NEVER).unwrap();
+        let watch = |stream: &TcpStream| dog.watch(stream.as_raw_fd(), Arc::default(), NEVER);
         let (silent_watch, lively_watch) = (watch(&silent), watch(&lively));
         dog.sweep(Moment::from_millis(1_000_000));
         assert!(!silent_watch.has_fired(), "nothing was expected of it");
@@ -206,16 +216,43 @@ mod tests {
     fn bytes_that_nobody_reads_are_no_silence_but_the_end_is_the_end() {
         let (ours, mut instance) = connection();
         let dog = Watchdog::default();
-        let watch = dog.watch(ours.as_raw_fd(), Moment::from_millis(1000)).unwrap();
+        let watch = dog.watch(ours.as_raw_fd(), Arc::default(), Moment::from_millis(1000));
         watch.expect_by(Moment::from_millis(100));
         instance.write_all(b"x").unwrap();
         while watch.is_silent(Moment::ZERO) {}
         dog.sweep(Moment::from_millis(999));
         assert!(!watch.has_fired());
-        let other = dog.watch(ours.as_raw_fd(), Moment::from_millis(1000)).unwrap();
+        let other = dog.watch(ours.as_raw_fd(), Arc::default(), Moment::from_millis(1000));
         other.lift_end();
         dog.sweep(Moment::from_millis(1000));
         assert!(watch.has_fired() && !other.has_fired());
+    }
+
+    #[test]
+    fn without_a_descriptor_the_leash_is_pulled_and_the_next_attempt_lets_it_go() {
+        let (dog, leash) = (Watchdog::default(), Arc::<Leash>::default());
+        let is_pulled = || leash.poll_pulled(&std::task::Context::from_waker(std::task::Waker::noop())).is_ready();
+        let watch = dog.watch(-1, leash.clone(), NEVER);
+        watch.expect_by(Moment::from_millis(100));
+        dog.sweep(Moment::from_millis(100));
+        assert!(watch.has_fired() && is_pulled());
+        let (ours, _instance) = connection();
+        let _next = dog.watch(ours.as_raw_fd(), leash.clone(), NEVER);
+        assert!(!is_pulled());
+    }
+
+    #[test]
+    fn an_instance_is_not_silent_while_its_client_takes_nothing() {
+        let ((ours, _instance), dog, leash) = (connection(), Watchdog::default(), Arc::<Leash>::default());
+        let watch = dog.watch(ours.as_raw_fd(), leash.clone(), NEVER);
+        watch.expect_by(Moment::from_millis(100));
+        leash.set_writing(true);
+        dog.sweep(Moment::from_millis(100));
+        leash.set_writing(false);
+        dog.sweep(Moment::from_millis(99 + AFTER_WRITE_MS));
+        assert!(!watch.has_fired());
+        dog.sweep(Moment::from_millis(100 + AFTER_WRITE_MS));
+        assert!(watch.has_fired());
     }
 
     #[test]

@@ -166,6 +166,19 @@ fn a_request_that_was_not_looked_at_is_sent_again() {
 }
 
 #[test]
+fn one_that_is_silent_costs_nothing_where_another_answers_whatever_that_speaks() {
+    let (gateway, _) = gateway(&[("VERTICE_TIMEOUTS__FIRST_BYTE", "500ms"), ("VERTICE_BALANCE__ALGORITHM", "round_robin")]);
+    let silent = Http2Upstream::start(|_, mut respond| async move { drop(taken_back(&mut respond).await) });
+    let other = crate::harness::Upstream::start(crate::harness::scripts::text("other"));
+    register(&gateway, "mixed", &silent.url(), "h2c");
+    gateway.register("mixed", &other);
+    for _ in 0..2 {
+        assert_eq!(gateway.data(get("/v2/mixed/x")).expect(200).text(), "other");
+    }
+    assert!(silent.connections() > 0, "nobody asked the silent one: the test shows nothing");
+}
+
+#[test]
 fn what_they_can_bear_is_found_out_by_requests_without_a_body_too() {
     let settings = [("VERTICE_CONCURRENCY__ADAPTIVE", "true"), ("VERTICE_CONCURRENCY__MIN", "2")];
     let (gateway, address) = gateway(&settings);

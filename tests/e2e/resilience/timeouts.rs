@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::harness::http::one_chunk;
 use crate::harness::net::Blackhole;
 use crate::harness::scripts::{script, silent, slow, text, two_parts, upgrade_echo};
 use crate::harness::{After, Conn, Gate, Gateway, Request, Upstream, get, now};
@@ -104,6 +105,41 @@ fn a_client_that_takes_its_answer_slowly_is_not_the_services_silence() {
         assert_eq!(client.exactly(LENGTH).expect("the whole answer").len(), LENGTH);
     }
     assert_eq!(gateway.breaker("large"), "closed");
+}
+
+#[test]
+fn a_client_that_takes_nothing_of_a_stream_is_not_the_services_silence() {
+    const PIECE: usize = 64 * 1024;
+    let gateway = Gateway::builder().env("VERTICE_TIMEOUTS__UPSTREAM_SILENCE", "1s").start();
+    let upstream = Upstream::start(script(|exchange| {
+        let pieces: usize = exchange.seen.target.trim_start_matches('/').parse().unwrap();
+        exchange.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+        let piece = one_chunk(&vec![b'x'; PIECE]);
+        (0..pieces).try_for_each(|_| exchange.write(&piece))?;
+        // Fewer than the lane holds for the client before it stops reading: the socket shows none of them.
+        for _ in 0..4 {
+            std::thread::sleep(Duration::from_millis(300));
+            exchange.write(one_chunk(b"y"))?;
+        }
+        exchange.write("0\r\n\r\n")?;
+        Ok(After::KeepAlive)
+    }));
+    gateway.register("stream", &upstream);
+    // How much the kernel takes in is its business: one of these fills it, and the lane's queue has room left.
+    let clients: Vec<Conn> = (1..=12)
+        .map(|pieces| {
+            let mut client = Conn::open(gateway.gateway);
+            client.start(&get(&format!("/v2/stream/{pieces}")));
+            client
+        })
+        .collect();
+    // Longer than the silence that an answer may keep: nothing must happen in this time.
+    std::thread::sleep(Duration::from_millis(2500));
+    for (mut client, pieces) in clients.into_iter().zip(1..) {
+        let answer = client.response("GET").expect(200);
+        assert!(answer.complete && answer.body.len() == pieces * PIECE + 4, "{} of {pieces} pieces", answer.body.len());
+    }
+    assert_eq!(gateway.breaker("stream"), "closed");
 }
 
 #[test]
