@@ -462,7 +462,7 @@ impl ProxyHttp for Edge {
         if let Some(forward) = ctx.forward.as_ref().filter(|forward| forward.is_tunnel) {
             session.set_read_timeout(Some(forward.timeouts.tunnel_idle));
         }
-        for name in headers::hop_by_hop(&upstream_response.headers) {
+        for name in headers::hop_by_hop(upstream_response.status, &upstream_response.headers) {
             upstream_response.remove_header(&name);
         }
         if let Some(field) = cookie(ctx, upstream_response.status) {

@@ -1,7 +1,7 @@
 //! Header rules that are not about the client's address.
 
 use crate::random::random;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 /// Longer request ids are replaced by one of ours.
 const REQUEST_ID_MAX: usize = 128;
@@ -42,12 +42,17 @@ pub fn names_websocket(headers: &HeaderMap) -> bool {
 }
 
 /// Fields of an answer that concern only the connection to the instance (RFC 9110 §7.6.1); `Connection` itself and
-/// `Transfer-Encoding` are Pingora's business.
+/// `Transfer-Encoding` are Pingora's business. `Upgrade` stays where it is the answer: the instance changes the protocol, or
+/// insists on it. Anywhere else it offers what only the gateway could accept.
 #[must_use]
-pub fn hop_by_hop(headers: &HeaderMap) -> Vec<http::HeaderName> {
-    const ALWAYS: [&str; 4] = ["keep-alive", "proxy-connection", "proxy-authenticate", "te"];
+pub fn hop_by_hop(status: StatusCode, headers: &HeaderMap) -> Vec<http::HeaderName> {
+    const ALWAYS: [&str; 5] = ["keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authentication-info", "te"];
     let mut names: Vec<http::HeaderName> =
         ALWAYS.iter().filter(|name| headers.contains_key(**name)).map(|name| http::HeaderName::from_static(name)).collect();
+    let is_about_upgrade = matches!(status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
+    if !is_about_upgrade && headers.contains_key(http::header::UPGRADE) {
+        names.push(http::header::UPGRADE);
+    }
     for field in headers.get_all(http::header::CONNECTION) {
         let tokens = field.to_str().unwrap_or_default().split(',').map(str::trim);
         let nominated = tokens.filter_map(|token| http::HeaderName::from_bytes(token.as_bytes()).ok());
@@ -97,6 +102,9 @@ mod tests {
         headers.insert("x-hop", HeaderValue::from_static("1"));
         headers.insert("content-length", HeaderValue::from_static("1"));
         headers.insert("keep-alive", HeaderValue::from_static("timeout=5"));
-        assert_eq!(hop_by_hop(&headers), ["keep-alive", "x-hop"]);
+        headers.insert("upgrade", HeaderValue::from_static("h2,h2c"));
+        assert_eq!(hop_by_hop(StatusCode::OK, &headers), ["keep-alive", "upgrade", "x-hop"]);
+        assert_eq!(hop_by_hop(StatusCode::SWITCHING_PROTOCOLS, &headers), ["keep-alive", "x-hop"]);
+        assert_eq!(hop_by_hop(StatusCode::UPGRADE_REQUIRED, &headers), ["keep-alive", "x-hop"]);
     }
 }
