@@ -4,7 +4,7 @@
 use http::{HeaderMap, Method, Uri, header};
 use vertice_core::reason::Reason;
 
-use super::head::{HeadLimits, Refusal, bad, decimal, is_authority, is_target};
+use super::head::{HeadLimits, Refusal, bad, check_method, decimal, is_authority, is_target};
 
 /// A request's head as HTTP/2 gives it.
 #[derive(Clone, Copy, Debug)]
@@ -22,9 +22,7 @@ pub(super) struct Decoded<'a> {
 impl Decoded<'_> {
     /// Whether the request is one that we serve.
     pub(super) fn check(&self, limits: &HeadLimits) -> Result<(), Refusal> {
-        if self.method == Method::CONNECT {
-            return Err(bad("CONNECT is not served"));
-        }
+        check_method(self.method.as_str().as_bytes())?;
         if self.path.len() > limits.uri_bytes {
             return Err(Refusal { reason: Reason::UriTooLong, detail: "the request target is over the limit" });
         }
@@ -109,6 +107,8 @@ mod tests {
     fn what_http_1_refuses_is_refused() {
         for (method, uri, fields, reason) in [
             ("CONNECT", "http://a/x", &[][..], Reason::BadRequest),
+            ("TRACE", "http://a/x", &[], Reason::BadRequest),
+            ("AMETHODOFMORETHANTHIRTYTWOLETTERS", "http://a/x", &[], Reason::BadRequest),
             ("GET", "http://a/x?<", &[], Reason::BadRequest),
             ("GET", "http://a/123456789012345678901234567890", &[], Reason::UriTooLong),
             ("GET", "http://a/", &[("host", "b")], Reason::BadRequest),

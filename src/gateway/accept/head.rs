@@ -195,7 +195,7 @@ impl HeadReader {
             _ => {}
         }
         let Some(method_end) = line.iter().take(METHOD_BYTES_MAX + 1).position(|byte| *byte == b' ') else {
-            return if line.len() > METHOD_BYTES_MAX { Err(bad("the method is too long; is this HTTP?")) } else { Ok(()) };
+            return if line.len() > METHOD_BYTES_MAX { Err(METHOD_TOO_LONG) } else { Ok(()) };
         };
         let target = &line[method_end + 1..];
         if target.len() <= self.limits.uri_bytes {
@@ -332,6 +332,8 @@ const HEAD_TOO_LARGE: Refusal = Refusal { reason: Reason::HeadersTooLarge, detai
 
 const NO_REQUEST_LINE: Refusal = bad("the request line is not: method, target, version");
 
+const METHOD_TOO_LONG: Refusal = bad("the method is too long; is this HTTP?");
+
 pub(super) const fn bad(detail: &'static str) -> Refusal {
     Refusal { reason: Reason::BadRequest, detail }
 }
@@ -342,15 +344,7 @@ fn request_line(window: &[u8], line: Range<usize>) -> Result<RequestLine, Refusa
     let (Some(method), Some(target), Some(version)) = (parts.next(), parts.next(), parts.next()) else {
         return Err(NO_REQUEST_LINE);
     };
-    if !method.iter().copied().all(is_token_byte) {
-        return Err(bad("the method is not a token"));
-    }
-    match method {
-        b"CONNECT" => return Err(bad("CONNECT is not served")),
-        // RFC 9110 §9.3.8: the answer would show what the gateway and its neighbours added to the request.
-        b"TRACE" => return Err(bad("TRACE is not served")),
-        _ => {}
-    }
+    check_method(method)?;
     if !is_target(target) {
         return Err(bad("a character in the request target that must be percent-encoded"));
     }
@@ -363,6 +357,20 @@ fn request_line(window: &[u8], line: Range<usize>) -> Result<RequestLine, Refusa
     let target = start..start + target.len();
     let form = target_form(window, target.clone())?;
     Ok(RequestLine { is_get: method == b"GET", target, form, http10 })
+}
+
+/// Whether requests with that method are served.
+pub(super) fn check_method(method: &[u8]) -> Result<(), Refusal> {
+    if !method.iter().copied().all(is_token_byte) {
+        return Err(bad("the method is not a token"));
+    }
+    match method {
+        b"CONNECT" => Err(bad("CONNECT is not served")),
+        // RFC 9110 §9.3.8: the answer would show what the gateway and its neighbours added to the request.
+        b"TRACE" => Err(bad("TRACE is not served")),
+        _ if method.len() > METHOD_BYTES_MAX => Err(METHOD_TOO_LONG),
+        _ => Ok(()),
+    }
 }
 
 fn target_form(window: &[u8], target: Range<usize>) -> Result<Form, Refusal> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use h2::Reason as Code;
 use h2::server::{Builder, Connection};
-use http::header::HOST;
+use http::header::{COOKIE, HOST};
 use http::{HeaderValue, Response};
 use pingora::apps::HttpServerApp;
 use pingora::http::ResponseHeader;
@@ -177,6 +177,11 @@ impl<P: HttpServerApp + Send + Sync + 'static> AcceptApp<P> {
     /// Starts a request, or refuses it. `true` when it was refused.
     fn begin(self: &Arc<Self>, mut session: HttpSession, streams: &Arc<Streams>) -> bool {
         let under_way = UnderWay::begin(streams);
+        if let Some(cookie) = cookie_of_crumbs(&session)
+            && session.req_header_mut().insert_header(COOKIE, cookie).is_err()
+        {
+            return true;
+        }
         let head = session.req_header();
         let decoded = Decoded { method: &head.method, path: head.raw_path(), uri: &head.uri, fields: &head.headers };
         if let Err(refusal) = decoded.check(&self.settings().limits) {
@@ -224,6 +229,12 @@ impl<P: HttpServerApp + Send + Sync + 'static> AcceptApp<P> {
             .max_local_error_reset_streams(Some(RESETS_OWN_MAX));
         options
     }
+}
+
+/// The cookie of a request that brings it in several fields, as HTTP/2 lets clients do and nobody else (RFC 9113 §8.2.3).
+fn cookie_of_crumbs(session: &HttpSession) -> Option<HeaderValue> {
+    let crumbs: Vec<&[u8]> = session.req_header().headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    (crumbs.len() > 1).then(|| HeaderValue::from_bytes(&crumbs.join(&b"; "[..])).ok())?
 }
 
 /// The `Host` that a request without one has by its `:authority`.

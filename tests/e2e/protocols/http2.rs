@@ -33,6 +33,13 @@ fn requests_of_one_connection_reach_http_1_services() {
     assert_eq!(seen.header("x-forwarded-host"), Some(address.to_string().as_str()));
     assert_eq!(seen.header("x-forwarded-proto"), Some("http"));
 
+    // Browsers bring each cookie in a field of its own, which services that speak HTTP/1 do not know.
+    let crumbs = (0..200).fold(client.request("GET", "/v2/echo/x"), |request, n| request.header("cookie", format!("c{n}={n}")));
+    assert_eq!(client.ask(crumbs.body(Vec::new()).unwrap()).unwrap().status, 200);
+    let cookies = upstream.last();
+    let cookies = cookies.headers_all("cookie");
+    assert!(cookies.len() == 1 && cookies[0].starts_with("c0=0; c1=1; c2=2; "), "{cookies:?}");
+
     // A length is kept; a body without one is sent in chunks, and its trailers are dropped.
     let request = client.request("POST", "/v2/echo/x").header("content-length", 5).body(b"hello".to_vec()).unwrap();
     assert_eq!(client.ask(request).unwrap().status, 200);
@@ -59,6 +66,7 @@ fn a_request_that_http_1_would_refuse_is_refused_and_the_others_are_not() {
     for (request, status, reason) in [
         (client.request("GET", &long), 414, Some("uri_too_long")),
         (many, 431, Some("headers_too_large")),
+        (client.request("TRACE", "/v2/echo/x"), 400, Some("bad_request")),
         (client.request("OPTIONS", "/v2/echo/x").uri(format!("ftp://{address}/x")), 400, Some("bad_request")),
         // Pingora's own answer has no body.
         (client.request("GET", "/v2/echo/x").header("host", "other"), 400, None),
