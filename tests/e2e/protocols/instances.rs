@@ -168,7 +168,9 @@ fn a_request_that_was_not_looked_at_is_sent_again() {
 #[test]
 fn one_that_is_silent_costs_nothing_where_another_answers_whatever_that_speaks() {
     let (gateway, _) = gateway(&[("VERTICE_TIMEOUTS__FIRST_BYTE", "500ms"), ("VERTICE_BALANCE__ALGORITHM", "round_robin")]);
-    let silent = Http2Upstream::start(|_, mut respond| async move { drop(taken_back(&mut respond).await) });
+    let silent = Http2Upstream::start(|_, mut respond| async move {
+        taken_back(&mut respond).await;
+    });
     let other = crate::harness::Upstream::start(crate::harness::scripts::text("other"));
     register(&gateway, "mixed", &silent.url(), "h2c");
     gateway.register("mixed", &other);
