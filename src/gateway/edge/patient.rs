@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// How often a read is put off; the queue needs one round.
 const PUT_OFF: u8 = 2;
@@ -47,14 +47,26 @@ impl L4Connect for PatientConnector {
         let SocketAddr::Inet(address) = address else {
             return Error::e_explain(ErrorType::InternalError, "instances have internet addresses");
         };
-        let connecting = tokio::time::timeout(self.timeout, TcpStream::connect(address)).await;
+        // Without a descriptor there is no socket, which is not the instance's fault.
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+        let socket = socket.or_err(ErrorType::InternalError, "making a socket for an upgrade")?;
+        let connecting = tokio::time::timeout(self.timeout, socket.connect(*address)).await;
         let tcp = match connecting {
             Err(_) => return Error::e_explain(ErrorType::ConnectTimedout, "no connection in time"),
-            Ok(result) => result.or_err(ErrorType::ConnectError, "connecting for an upgrade")?,
+            Ok(result) => result.map_err(|error| Error::because(kind(&error), "connecting for an upgrade", error))?,
         };
         tcp.set_nodelay(true).or_err(ErrorType::ConnectError, "setting TCP_NODELAY")?;
         *self.socket.lock() = socket2::SockRef::from(&tcp).try_clone().ok().map(Into::into);
         Ok(VirtualSocketStream::new(Box::new(PatientSocket { tcp, put_off: PUT_OFF, writes: WRITES })).into())
+    }
+}
+
+/// Whether it is the instance that cannot be connected to, or the gateway that has no port left.
+fn kind(error: &io::Error) -> ErrorType {
+    match error.kind() {
+        io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse => ErrorType::InternalError,
+        io::ErrorKind::TimedOut => ErrorType::ConnectTimedout,
+        _ => ErrorType::ConnectError,
     }
 }
 

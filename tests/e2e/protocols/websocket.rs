@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::harness::http::header;
 use crate::harness::scripts::upgrade_echo;
 use crate::harness::{Conn, Gateway, PATIENCE, Request, Upstream, eventually, get, now};
 
@@ -130,6 +131,31 @@ fn a_side_that_vanishes_takes_the_other_with_it() {
     while conn.exactly(1).is_ok() {}
     assert_eq!((upstream.count() - before, other.count()), (1, 0));
     eventually("nothing in flight", || gateway.instances("chat_ws")[0]["in_flight"] == 0);
+}
+
+#[test]
+fn without_a_descriptor_left_for_another_the_service_is_not_to_blame() {
+    let mut gateway = Gateway::builder().open_files(160).env("VERTICE_BREAKER__FAILURES", "1").start();
+    let upstream = Upstream::start(upgrade_echo());
+    gateway.register("chat_ws", &upstream);
+    let mut clients: Vec<Conn> = (0..70).map(|_| Conn::open(gateway.gateway)).collect();
+    let mut refused = 0;
+    for client in &mut clients {
+        client.start(&handshake());
+        let head = client.head();
+        match head.status {
+            101 => {}
+            _ => {
+                assert_eq!((head.status, header(&head.headers, "x-vertice-reason")), (503, Some("overloaded")));
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 0, "there were descriptors enough: the test shows nothing");
+    drop(clients);
+    eventually("room again", || get("/health").try_send(gateway.gateway).is_ok_and(|answer| answer.status == 200));
+    assert_eq!(gateway.breaker("chat_ws"), "closed");
+    gateway.assert_sound();
 }
 
 #[test]
