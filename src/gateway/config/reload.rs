@@ -4,7 +4,7 @@
 //! and whoever changed one is told that it waits for a restart.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::mistake::ConfigErrors;
 use super::settings::Config;
@@ -24,12 +24,13 @@ impl Source {
         Self { option, env }
     }
 
-    /// Reads it, as [`load`](source::load) does.
+    /// Reads it again while `running` is in force, as [`load`](source::load) does. The file that `running` came from must still be
+    /// there: without it, a gateway that had a token would go on as one that has none.
     ///
     /// # Errors
     /// Every mistake that was found.
-    pub fn load(&self) -> Result<Config, ConfigErrors> {
-        source::load(self.option.as_deref(), &self.env)
+    pub fn load_again(&self, running: Option<&Path>) -> Result<Config, ConfigErrors> {
+        source::load(running.or(self.option.as_deref()), &self.env)
     }
 }
 
@@ -125,6 +126,20 @@ mod tests {
         assert_eq!(config.gateway.workers, 2);
         assert_eq!(config.store, running.store);
         assert_eq!((config.lease.ttl, config.log.level), (Duration::from_secs(30), LogLevel::Debug));
+    }
+
+    #[test]
+    fn a_file_that_has_gone_is_a_mistake_and_not_the_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("v.toml");
+        // As when it was found where the system keeps it: no option names it.
+        let source = Source::new(None, BTreeMap::new());
+        std::fs::write(&path, "[lease]\nttl = 7\n").unwrap();
+        let running = source.load_again(Some(&path)).unwrap();
+        assert_eq!((running.lease.ttl, running.file.as_deref()), (Duration::from_secs(7), Some(&*path)));
+        std::fs::remove_file(&path).unwrap();
+        let mistakes = source.load_again(running.file.as_deref()).unwrap_err().to_string();
+        assert!(mistakes.contains("v.toml: failed to read"), "{mistakes}");
     }
 
     #[test]

@@ -82,8 +82,9 @@ impl Reloader {
             let message = "the configuration was made by the program and cannot be read again".to_owned();
             return self.refuse(asked, vec![Mistake { place: "configuration".to_owned(), message }]);
         };
+        let running = self.running.load_full();
         // Files may be on a disk that takes its time.
-        match tokio::task::spawn_blocking(move || source.load()).await {
+        match tokio::task::spawn_blocking(move || source.load_again(running.file.as_deref())).await {
             Ok(Ok(read)) => self.accept(asked, read).await,
             Ok(Err(errors)) => self.refuse(asked, mistakes(&errors)),
             Err(error) => self.refuse(asked, vec![Mistake { place: "configuration".to_owned(), message: error.to_string() }]),
