@@ -1,9 +1,9 @@
 //! Instances that do worse than the others of their service.
 //!
 //! A breaker sees failures in a row; what fails every third time, answers 500 to everything or is many times slower than its
-//! peers escapes it. So the instances of a service are compared at intervals: each against the mean and the deviation of the
-//! *others*, as Envoy's outlier detection does against that of all (leaving it out lets three instances be enough). What goes
-//! wrong everywhere ejects nobody.
+//! peers escapes it. So the instances of a service are compared at intervals: each with the *median* of all. Envoy's outlier
+//! detection takes mean and deviation; there, two of five that always fail widen the deviation so much that neither stands out.
+//! Medians tell what most of them do, whatever the others do. What goes wrong everywhere ejects nobody.
 
 use crate::cell::Cells;
 use crate::outcome::{Ending, Verdict};
@@ -25,9 +25,9 @@ pub struct OutlierPolicy {
     pub requests_min: u32,
     /// With fewer instances that can be judged, none is.
     pub hosts_min: u32,
-    /// How many standard deviations below the others' success rate are too many; thousandths.
+    /// How many standard deviations below the usual success rate are too many; thousandths.
     pub deviation_milli: u32,
-    /// How many times the others' response time is too slow; thousandths, 0 never.
+    /// How many times the usual response time is too slow; thousandths, 0 never.
     pub latency_milli: u32,
     /// What is slower by less than this is not ejected for it.
     pub latency_min: Duration,
@@ -64,9 +64,11 @@ impl OutlierPolicy {
     }
 }
 
-/// The others' success rates are taken to differ by at least this: instances that never fail have no deviation, and one
-/// failure of theirs would be an outlier.
+/// Success rates are taken to differ by at least this: instances that never fail have no deviation, and one failure of theirs
+/// would be an outlier.
 const DEVIATION_MIN: f64 = 0.05;
+/// A normal distribution's standard deviation is so many times the median distance from its median.
+const DEVIATIONS_PER_DISTANCE: f64 = 1.4826;
 
 /// What an instance did since it was last looked at. Two relaxed additions for each attempt.
 #[derive(Debug, Default)]
@@ -187,8 +189,8 @@ pub struct Tally {
 }
 
 impl Tally {
-    fn success_rate(&self) -> f64 {
-        1.0 - f64::from(self.errors.min(self.answers)) / f64::from(self.answers.max(1))
+    fn error_rate(&self) -> f64 {
+        f64::from(self.errors.min(self.answers)) / f64::from(self.answers.max(1))
     }
 
     const fn good(&self) -> u32 {
@@ -236,11 +238,16 @@ pub fn outliers(policy: &OutlierPolicy, tallies: &[Tally]) -> Vec<(usize, Cause)
 }
 
 fn by_success_rate(policy: &OutlierPolicy, tallies: &[Tally]) -> Vec<(usize, Cause)> {
-    let rates = judged(policy, tallies, |tally| tally.answers, Tally::success_rate);
+    let rates = judged(policy, tallies, |tally| tally.answers, Tally::error_rate);
+    let usual = median(rates.iter().map(|(_, rate)| *rate));
+    let distance = median(rates.iter().map(|(_, rate)| (rate - usual).abs()));
+    let deviation = (distance * DEVIATIONS_PER_DISTANCE).max(DEVIATION_MIN);
     let factor = f64::from(policy.deviation_milli) / 1000.0;
-    worst_first(policy, &rates, Cause::SuccessRate, |rate, others| {
-        let lacking = others.mean - factor * others.deviation.max(DEVIATION_MIN) - rate;
-        (lacking > 0.0).then_some(lacking)
+    worst_first(policy, &rates, Cause::SuccessRate, |at, rate| {
+        // Where all fail often, chance alone makes one look worse than another.
+        let chance = (usual * (1.0 - usual) / f64::from(tallies[at].answers.max(1))).sqrt();
+        let excess = rate - usual - factor * deviation.hypot(chance);
+        (excess > 0.0).then_some(excess)
     })
 }
 
@@ -249,12 +256,17 @@ fn by_latency(policy: &OutlierPolicy, tallies: &[Tally]) -> Vec<(usize, Cause)> 
         return Vec::new();
     }
     let means = judged(policy, tallies, Tally::good, Tally::mean_micros);
+    let usual = median(means.iter().map(|(_, mean)| *mean));
     let factor = f64::from(policy.latency_milli) / 1000.0;
-    let margin = policy.latency_min.as_secs_f64() * 1e6;
-    worst_first(policy, &means, Cause::Latency, |mean, others| {
-        let bound = (others.mean * factor).max(others.mean + margin);
-        (mean > bound).then_some(mean / bound)
-    })
+    let bound = (usual * factor).max(usual + policy.latency_min.as_secs_f64() * 1e6);
+    worst_first(policy, &means, Cause::Latency, |_, mean| (mean > bound).then_some(mean))
+}
+
+/// The figure in the middle; of two there, the better one, which is the lower: of two halves, the better one decides.
+fn median(figures: impl Iterator<Item = f64>) -> f64 {
+    let mut figures: Vec<f64> = figures.collect();
+    let middle = figures.len().saturating_sub(1) / 2;
+    if figures.is_empty() { 0.0 } else { *figures.select_nth_unstable_by(middle, f64::total_cmp).1 }
 }
 
 /// The figures of the instances with enough requests, each with its place.
@@ -268,31 +280,17 @@ fn judged(
     tallies.iter().enumerate().filter(enough).map(|(at, tally)| (at, figure(tally))).collect()
 }
 
-/// How those that an instance is compared with do.
-struct Others {
-    mean: f64,
-    deviation: f64,
-}
-
+/// Those with an excess, the largest first.
 fn worst_first(
     policy: &OutlierPolicy,
     figures: &[(usize, f64)],
     cause: Cause,
-    excess: impl Fn(f64, &Others) -> Option<f64>,
+    excess: impl Fn(usize, f64) -> Option<f64>,
 ) -> Vec<(usize, Cause)> {
     if figures.len() < (policy.hosts_min as usize).max(2) {
         return Vec::new();
     }
-    let sum: f64 = figures.iter().map(|(_, figure)| figure).sum();
-    let squares: f64 = figures.iter().map(|(_, figure)| figure * figure).sum();
-    let count = (figures.len() - 1) as f64;
-    let others_of = |figure: f64| {
-        let mean = (sum - figure) / count;
-        let variance = (squares - figure * figure) / count - mean * mean;
-        Others { mean, deviation: variance.max(0.0).sqrt() }
-    };
-    let judge = |&(at, figure): &(usize, f64)| Some((at, excess(figure, &others_of(figure))?));
-    let mut found: Vec<(usize, f64)> = figures.iter().filter_map(judge).collect();
+    let mut found: Vec<(usize, f64)> = figures.iter().filter_map(|&(at, figure)| Some((at, excess(at, figure)?))).collect();
     found.sort_by(|a, b| b.1.total_cmp(&a.1));
     found.into_iter().map(|(at, _)| (at, cause)).collect()
 }

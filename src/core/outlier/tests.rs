@@ -34,9 +34,34 @@ fn who_fails_more_often_than_the_others_is_an_outlier() {
 fn the_worst_comes_first() {
     let well = tally(1000, 0, 10);
     let tallies = [well, tally(1000, 300, 10), well, well, tally(1000, 900, 10), well, well, well, well, well];
-    assert_eq!(found(&tallies), [(4, Cause::SuccessRate)], "beside one that always fails, the other is hardly bad");
-    let tallies = [well, tally(1000, 800, 10), well, well, tally(1000, 900, 10), well, well, well, well, well];
     assert_eq!(found(&tallies), [(4, Cause::SuccessRate), (1, Cause::SuccessRate)]);
+}
+
+#[test]
+fn bad_ones_do_not_hide_behind_each_other() {
+    let (well, broken, slow) = (tally(200, 0, 10), tally(200, 200, 0), tally(200, 0, 1_000));
+    let places = |found: Vec<(usize, Cause)>| found.into_iter().map(|(at, _)| at).collect::<Vec<_>>();
+    for bad in [broken, tally(200, 100, 10), slow] {
+        assert_eq!(places(found(&[well, bad, well, bad, well])), [1, 3], "two of five: {bad:?}");
+        assert_eq!(places(found(&[well, bad, well, bad])), [1, 3], "half of them: {bad:?}");
+        assert_eq!(found(&[bad, bad, well]), [], "most of them are what is usual: {bad:?}");
+    }
+    assert_eq!(found(&[well, broken, well, slow, well]), [(1, Cause::SuccessRate), (3, Cause::Latency)]);
+}
+
+#[test]
+fn where_all_fail_now_and_then_chance_ejects_hardly_anybody() {
+    let mut seed = 0u64;
+    let mut fails = |per_mille: u32| {
+        seed += 1;
+        crate::seed::below(crate::seed::mix(seed), 1000) < per_mille
+    };
+    for per_mille in [50, 200, 500, 800] {
+        let rounds = 1_000;
+        let mut judged = || found(&[0; 3].map(|_| tally(100, (0..100).map(|_| u32::from(fails(per_mille))).sum(), 10))).len();
+        let ejected: usize = (0..rounds).map(|_| judged()).sum();
+        assert!(ejected * 100 <= rounds * 3 * 2, "{ejected} of {} at {per_mille} ‰", rounds * 3);
+    }
 }
 
 #[test]
