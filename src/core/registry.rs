@@ -389,6 +389,9 @@ impl Registry {
             return;
         }
         let status_changed = status != entry.facts.status;
+        if status.takes_traffic() && !entry.facts.status.takes_traffic() {
+            entry.cells.standing.starts(now.mono);
+        }
         let facts = Arc::make_mut(&mut entry.facts);
         facts.version_no = self.versions.change(facts.version_no, now);
         facts.status = status;

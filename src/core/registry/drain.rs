@@ -35,7 +35,7 @@ impl Registry {
         for id in &ids {
             match request.span {
                 Some(span) => self.start_drain(&request.service, id, span, false, now),
-                None => self.return_to_rotation(&request.service, id),
+                None => self.return_to_rotation(&request.service, id, now.mono),
             }
             self.restate(&request.service, id, 0, now);
         }
@@ -60,7 +60,7 @@ impl Registry {
                 self.take_out(&service, &id);
                 self.effects.push(Effect::Tell(Event::Deregistered { service, instance: id }));
             } else {
-                self.return_to_rotation(&service, &id);
+                self.return_to_rotation(&service, &id, now);
             }
         }
     }
@@ -84,11 +84,12 @@ impl Registry {
     }
 
     /// Ends a drain, but not a departure.
-    fn return_to_rotation(&mut self, service: &ServiceName, id: &InstanceId) {
+    fn return_to_rotation(&mut self, service: &ServiceName, id: &InstanceId, now: Moment) {
         let Some(entry) = self.entry(service, id) else { return };
         let Some(drain) = entry.drain.filter(|drain| !drain.leaves) else { return };
         entry.drain = None;
         entry.cells.lease.set_drained_until(None);
+        entry.cells.standing.starts(now);
         self.drains.remove(&(drain.until, service.clone(), id.clone()));
         self.touch(service.clone());
         self.effects.push(Effect::Tell(Event::DrainEnded { service: service.clone(), instance: id.clone() }));

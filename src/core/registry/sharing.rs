@@ -241,7 +241,12 @@ impl Registry {
         let mine = before.map(|entry| entry.lease);
         let is_change = before.is_some_and(|entry| may_be_change(facts.version_no, entry.facts.version_no));
         let cells = match before.filter(|entry| is_same_registration && entry.facts.endpoint == facts.endpoint) {
-            Some(entry) => entry.cells.clone(),
+            Some(entry) => {
+                if facts.status.takes_traffic() && !entry.facts.status.takes_traffic() {
+                    entry.cells.standing.starts(now.mono);
+                }
+                entry.cells.clone()
+            }
             None => {
                 let cells = self.inherited_cells(&service, &rivals, &facts.endpoint);
                 cells.registered(now.mono);

@@ -218,3 +218,24 @@ fn an_older_snapshot_stays_as_it_was() {
     assert!(older.get("svc").is_some() && older.get("other").is_none());
     assert_eq!((rig.snapshot.len(), rig.snapshot.iter().count()), (1, 1));
 }
+
+#[test]
+fn whoever_comes_back_into_rotation_starts_anew() {
+    let mut rig = Rig::new();
+    let since = |rig: &Rig| rig.upstream("a").cells.standing.since();
+    let report = |rig: &mut Rig, at_ms: u64, status: Status| {
+        rig.now = at(at_ms);
+        rig.renew(Renewal { status: Some(status), ..heartbeat(Some("a"), "10.9.0.1") }).unwrap();
+    };
+    rig.register(with_id("a", "http://10.0.0.1")).unwrap();
+    let registered = since(&rig);
+    report(&mut rig, 1_000, Status::Degraded);
+    assert_eq!(since(&rig), registered, "it had traffic all the time");
+    report(&mut rig, 2_000, Status::Starting);
+    report(&mut rig, 3_000, Status::Healthy);
+    assert_eq!(since(&rig), Moment::from_millis(3_000));
+    let drain = |seconds| Draining { service: name("svc"), id: None, span: Some(Duration::from_secs(seconds)) };
+    rig.apply(Command::Drain(drain(5))).unwrap();
+    rig.pass_to(8_000);
+    assert_eq!(since(&rig), Moment::from_millis(8_000));
+}
