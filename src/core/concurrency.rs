@@ -167,6 +167,10 @@ impl Gradient {
 }
 
 /// A service's requests under way and its limit.
+///
+/// A fixed limit counts a request until it is over. An adaptive one counts it until its answer begins, because that is what it
+/// measures: long downloads would else keep the count above a limit that has fallen, nobody would be admitted, no answer would
+/// show that the limit is too low, and so it would stay.
 #[derive(Debug, Default)]
 pub struct ConcurrencyCell {
     slots: Slots,
@@ -176,6 +180,8 @@ pub struct ConcurrencyCell {
 
 #[derive(Debug)]
 struct Adaptive {
+    /// Requests whose answers have not begun.
+    waiting: Slots,
     gradient: AtomicU64,
     window_ends: AtomicU64,
     peak: AtomicU32,
@@ -183,35 +189,47 @@ struct Adaptive {
 }
 
 impl ConcurrencyCell {
-    /// Whether one more request of this priority may go ahead; it is then counted until [`ConcurrencyCell::release`].
+    /// Whether one more request of this priority may go ahead; it is then counted until [`ConcurrencyCell::release`], under the
+    /// same policy.
     pub fn admit(&self, policy: &Concurrency, priority: Priority) -> bool {
-        let taken = self.slots.take(self.limit(policy), priority);
-        if let (true, Some(taken)) = (policy.is_adaptive, taken) {
-            let adaptive = self.adaptive(policy);
-            // A store only when it is news: the happy path is a load.
-            if adaptive.peak.load(Ordering::Relaxed) < taken {
-                adaptive.peak.fetch_max(taken, Ordering::Relaxed);
-            }
+        if policy.max.is_some_and(|max| self.slots.take(max, priority).is_none()) {
+            return false;
         }
-        taken.is_some()
+        let has_place = !policy.is_adaptive || self.adaptive(policy).admit(policy, priority);
+        if !has_place && policy.max.is_some() {
+            self.slots.give_back();
+        }
+        has_place
     }
 
-    /// An admitted request is over.
-    pub fn release(&self) {
-        self.slots.give_back();
+    /// The answer to an admitted request begins; once for each request at most.
+    pub fn answered(&self, policy: &Concurrency) {
+        if policy.is_adaptive {
+            self.adaptive(policy).waiting.give_back();
+        }
+    }
+
+    /// An admitted request is over, and whether [`ConcurrencyCell::answered`] was told of its answer.
+    pub fn release(&self, policy: &Concurrency, has_answer: bool) {
+        if !has_answer {
+            self.answered(policy);
+        }
+        if policy.max.is_some() {
+            self.slots.give_back();
+        }
     }
 
     /// A good answer began so long after its request had been sent.
     pub fn observe(&self, policy: &Concurrency, took: Duration, now: Moment) {
         if policy.is_adaptive {
-            self.adaptive(policy).observe(policy, took, now, self.slots.taken());
+            self.adaptive(policy).observe(policy, took, now);
         }
     }
 
-    /// Requests under way, of those that were counted.
+    /// Requests that count against [`ConcurrencyCell::limit`].
     #[must_use]
-    pub fn in_flight(&self) -> u32 {
-        self.slots.taken()
+    pub fn in_flight(&self, policy: &Concurrency) -> u32 {
+        if policy.is_adaptive { self.adaptive(policy).waiting.taken() } else { self.slots.taken() }
     }
 
     /// How many may be under way now.
@@ -228,6 +246,7 @@ impl ConcurrencyCell {
 impl Adaptive {
     fn start(policy: &Concurrency) -> Self {
         Self {
+            waiting: Slots::default(),
             gradient: AtomicU64::new(Gradient::start(policy).pack()),
             window_ends: AtomicU64::new(0),
             peak: AtomicU32::new(0),
@@ -239,7 +258,16 @@ impl Adaptive {
         Gradient::unpack(self.gradient.load(Ordering::Relaxed))
     }
 
-    fn observe(&self, policy: &Concurrency, took: Duration, now: Moment, in_flight: u32) {
+    fn admit(&self, policy: &Concurrency, priority: Priority) -> bool {
+        let Some(taken) = self.waiting.take(self.gradient().limit(policy), priority) else { return false };
+        // A store only when it is news: the happy path is a load.
+        if self.peak.load(Ordering::Relaxed) < taken {
+            self.peak.fetch_max(taken, Ordering::Relaxed);
+        }
+        true
+    }
+
+    fn observe(&self, policy: &Concurrency, took: Duration, now: Moment) {
         let count = self.samples.add(took);
         let ends = self.window_ends.load(Ordering::Relaxed);
         if count < SAMPLES_MIN || now.nanos() < ends {
@@ -250,7 +278,8 @@ impl Adaptive {
         if self.window_ends.compare_exchange(ends, next, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return;
         }
-        let peak = self.peak.swap(in_flight, Ordering::Relaxed).max(in_flight);
+        let waiting = self.waiting.taken();
+        let peak = self.peak.swap(waiting, Ordering::Relaxed).max(waiting);
         if let Some(micros) = self.samples.take_median() {
             let step = |word| Some(Gradient::unpack(word).step(policy, Window { micros, peak }).pack());
             let _ = self.gradient.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
@@ -342,8 +371,8 @@ mod tests {
         let (cell, policy) = (ConcurrencyCell::default(), Concurrency { max: Some(10), ..Concurrency::default() });
         let admitted = |priority| (0..100).take_while(|_| cell.admit(&policy, priority)).count();
         assert_eq!([Priority::Low, Priority::Normal, Priority::High, Priority::Critical].map(admitted), [7, 2, 1, 0]);
-        (0..10).for_each(|_| cell.release());
-        assert_eq!((cell.in_flight(), admitted(Priority::Normal)), (0, 9));
+        (0..10).for_each(|_| cell.release(&policy, false));
+        assert_eq!((cell.in_flight(&policy), admitted(Priority::Normal)), (0, 9));
     }
 
     #[test]
@@ -355,14 +384,14 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..2_000 {
                         if cell.admit(&policy, Priority::Critical) {
-                            highest.fetch_max(cell.in_flight(), Ordering::Relaxed);
-                            cell.release();
+                            highest.fetch_max(cell.in_flight(&policy), Ordering::Relaxed);
+                            cell.release(&policy, false);
                         }
                     }
                 });
             }
         });
-        assert!(highest.into_inner() <= 3 && cell.in_flight() == 0);
+        assert!(highest.into_inner() <= 3 && cell.in_flight(&policy) == 0);
     }
 
     #[test]
@@ -414,7 +443,7 @@ mod tests {
             for _ in 0..count {
                 cell.observe(&ADAPTIVE, Duration::from_millis(took_ms), Moment::from_millis(at_ms));
             }
-            (0..count).for_each(|_| cell.release());
+            (0..count).for_each(|_| cell.release(&ADAPTIVE, false));
             cell.limit(&ADAPTIVE)
         };
         assert_eq!(answers(9, 5, 1_000), 10, "too few to tell");
@@ -423,6 +452,37 @@ mod tests {
         assert_eq!(answers(15, 5, 1_100), 22);
         let before = answers(15, 500, 1_200);
         assert!(answers(15, 500, 1_300) < before, "a hundred times as slow");
+    }
+
+    #[test]
+    fn long_downloads_keep_no_limit_down() {
+        let (cell, mut now_ms) = (ConcurrencyCell::default(), 0);
+        let mut window = |count: u32, took_ms: u64| {
+            now_ms += 100;
+            let admitted = (0..count).filter(|_| cell.admit(&ADAPTIVE, Priority::Critical)).count();
+            for _ in 0..admitted {
+                cell.observe(&ADAPTIVE, Duration::from_millis(took_ms), Moment::from_millis(now_ms));
+                cell.answered(&ADAPTIVE);
+            }
+            admitted
+        };
+        (0..10).for_each(|_| assert!(window(200, 5) > 0));
+        // None of these has been released: they are being downloaded, more than the limit after a second of slowness.
+        assert!((0..100).any(|_| window(200, 2_000) < 15), "{}", cell.limit(&ADAPTIVE));
+        (0..150).for_each(|_| assert!(window(200, 5) > 0));
+        assert_eq!(window(200, 5), 200);
+    }
+
+    #[test]
+    fn the_lower_of_both_limits_holds_and_nothing_leaks() {
+        let (cell, policy) = (ConcurrencyCell::default(), Concurrency { max: Some(15), ..ADAPTIVE });
+        let admitted = || (0..100).filter(|_| cell.admit(&policy, Priority::Critical)).count();
+        assert_eq!(admitted(), 10, "the adaptive one");
+        (0..10).for_each(|_| cell.answered(&policy));
+        assert_eq!(admitted(), 5, "the fixed one");
+        (0..10).for_each(|_| cell.release(&policy, true));
+        (0..5).for_each(|_| cell.release(&policy, false));
+        assert_eq!((cell.slots.taken(), cell.in_flight(&policy)), (0, 0));
     }
 
     #[test]

@@ -405,9 +405,7 @@ impl ProxyHttp for Edge {
             return Err(Error::explain(ErrorType::HTTPStatus(status.as_u16()), "another instance is asked").into_up());
         }
         let Some(forward) = &mut ctx.forward else { return Ok(()) };
-        if forward.request_sent {
-            forward.permit.answered(status, &upstream_response.headers);
-        }
+        forward.permit.answered(status, &upstream_response.headers);
         if let Some(attempt) = &mut forward.attempt {
             attempt.answered();
             if let (true, Some(watch)) = (is_tunnel, &attempt.watch) {

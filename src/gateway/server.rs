@@ -375,7 +375,7 @@ impl Housekeeper {
                 let policy = &service.policy.concurrency;
                 if policy.is_bounded() {
                     let cell = &service.cells.concurrency;
-                    service.x.set_concurrency(cell.in_flight(), cell.limit(policy));
+                    service.x.set_concurrency(cell.in_flight(policy), cell.limit(policy));
                 }
             }
         }

@@ -17,6 +17,8 @@ use vertice_core::time::Moment;
 #[derive(Debug, Default)]
 pub struct Permit {
     service: Option<(Arc<ServiceCells>, Concurrency)>,
+    /// Whether the service's answer has begun.
+    has_answer: bool,
     process: Option<Arc<Slots>>,
     /// When the request had been sent, where answers are timed.
     sent: Option<Moment>,
@@ -81,14 +83,17 @@ impl Permit {
         }
         if is_tunnel || is_event_stream(fields) {
             *self = Self::default();
+        } else if let (Some((cells, policy)), false) = (&self.service, self.has_answer) {
+            cells.concurrency.answered(policy);
+            self.has_answer = true;
         }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some((cells, _)) = &self.service {
-            cells.concurrency.release();
+        if let Some((cells, policy)) = &self.service {
+            cells.concurrency.release(policy, self.has_answer);
         }
         if let Some(slots) = &self.process {
             slots.give_back();
@@ -148,9 +153,9 @@ mod tests {
         let held = [0, 1].map(|_| take(&process, &cells, &FIXED).unwrap());
         let refusal = take(&process, &cells, &FIXED).unwrap_err();
         assert_eq!((refusal.reason, refusal.retry_after_s), (Reason::Overloaded, Some(1)));
-        assert_eq!((cells.concurrency.in_flight(), process.slots.taken()), (2, 2), "who was refused holds nothing");
+        assert_eq!((cells.concurrency.in_flight(&FIXED), process.slots.taken()), (2, 2), "who was refused holds nothing");
         drop(held);
-        assert_eq!((cells.concurrency.in_flight(), process.slots.taken()), (0, 0));
+        assert_eq!((cells.concurrency.in_flight(&FIXED), process.slots.taken()), (0, 0));
     }
 
     #[test]
@@ -158,7 +163,7 @@ mod tests {
         let (cells, process) = (Arc::<ServiceCells>::default(), Process { max: Some(1), ..Process::default() });
         let _held = take(&process, &cells, &Concurrency::default()).unwrap();
         assert!(take(&process, &cells, &Concurrency::default()).is_err());
-        assert_eq!(cells.concurrency.in_flight(), 0, "a service without a limit is not counted");
+        assert_eq!(cells.concurrency.in_flight(&Concurrency::default()), 0, "a service without a limit is not counted");
     }
 
     #[test]
@@ -171,11 +176,27 @@ mod tests {
         for (status, fields) in answers {
             let mut permit = take(&process, &cells, &FIXED).unwrap();
             permit.answered(status, &fields);
-            assert_eq!((cells.concurrency.in_flight(), process.slots.taken()), (0, 0), "{status}");
+            assert_eq!((cells.concurrency.in_flight(&FIXED), process.slots.taken()), (0, 0), "{status}");
         }
         let mut permit = take(&process, &cells, &FIXED).unwrap();
         permit.answered(StatusCode::OK, &fields(&[("content-type", "text/plain")]));
-        assert_eq!(cells.concurrency.in_flight(), 1);
+        assert_eq!(cells.concurrency.in_flight(&FIXED), 1);
+    }
+
+    #[test]
+    fn what_an_adaptive_limit_counts_is_given_back_once() {
+        let cells = Arc::<ServiceCells>::default();
+        let in_flight = || cells.concurrency.in_flight(&ADAPTIVE);
+        for answers in 0..3 {
+            let mut permit = take(&Process::default(), &cells, &ADAPTIVE).unwrap();
+            assert_eq!(in_flight(), 1);
+            for _ in 0..answers {
+                permit.answered(StatusCode::OK, &HeaderMap::new());
+                assert_eq!(in_flight(), 0);
+            }
+            drop(permit);
+            assert_eq!(in_flight(), 0, "after {answers} answers");
+        }
     }
 
     #[test]

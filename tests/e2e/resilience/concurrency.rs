@@ -152,6 +152,30 @@ fn tunnels_and_event_streams_hold_no_place() {
 }
 
 #[test]
+fn downloads_that_take_their_time_do_not_shut_a_service_with_an_adaptive_limit() {
+    let config = "[services.svc.concurrency]\nadaptive = true\nmin = 2\n";
+    let gateway = Gateway::builder().config(config).start();
+    let upstream = Upstream::start(script(|exchange| {
+        if exchange.seen.target == "/quick" {
+            exchange.answer("200 OK", &[], b"quick")?;
+            return Ok(After::KeepAlive);
+        }
+        exchange.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n")?;
+        exchange.hold()
+    }));
+    gateway.register("svc", &upstream);
+    let download = || {
+        let mut conn = Conn::open(gateway.gateway);
+        conn.start(&get("/v2/svc/large"));
+        assert_eq!(conn.head().status, 200);
+        conn
+    };
+    let under_way: Vec<Conn> = (0..6).map(|_| download()).collect();
+    gateway.data(get("/v2/svc/quick")).expect(200);
+    drop(under_way);
+}
+
+#[test]
 fn an_adaptive_limit_keeps_an_overloaded_service_quick() {
     // One request at a time, 10 ms each: what is more waits in the service.
     let turn = std::sync::Mutex::new(());
