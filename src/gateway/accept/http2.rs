@@ -80,6 +80,12 @@ impl Streams {
         self.changed.notify_one();
     }
 
+    /// A request that is taken back makes room for the next one at once, but nobody notices before its body is read, for which
+    /// there must be an instance. Those that are left behind like that are bounded here.
+    fn are_too_many(&self, told: &Http2Limits) -> bool {
+        self.under_way.load(SeqCst) > (told.streams_max as usize).saturating_add(told.resets_max as usize)
+    }
+
     async fn idle(&self, patience: Duration) {
         while self.under_way.load(SeqCst) != 0 {
             self.changed.notified().await;
@@ -129,12 +135,19 @@ impl<P: HttpServerApp + Send + Sync + 'static> AcceptApp<P> {
             proxy_digest: stream.get_proxy_digest(),
             socket_digest: stream.get_socket_digest(),
         });
+        let told = self.settings().h2;
         let beginning = timeout(self.settings().head_deadline, handshake(stream, Some(self.h2_options())));
         let Ok(Ok(connection)) = beginning.await else { return };
-        self.serve_streams(connection, digest).await;
+        self.serve_streams(connection, digest, told).await;
     }
 
-    async fn serve_streams(self: &Arc<Self>, mut connection: Connection<Stream, bytes::Bytes>, digest: Arc<Digest>) {
+    /// `told` is what the client was told that it may do.
+    async fn serve_streams(
+        self: &Arc<Self>,
+        mut connection: Connection<Stream, bytes::Bytes>,
+        digest: Arc<Digest>,
+        told: Http2Limits,
+    ) {
         let streams = Arc::<Streams>::default();
         let mut resets = Rate { began: Instant::now(), before: 0 };
         let (mut draining, mut is_over, mut refusals) = (self.draining().clone(), false, 0);
@@ -164,7 +177,8 @@ impl<P: HttpServerApp + Send + Sync + 'static> AcceptApp<P> {
                 Ok(None) | Err(_) => return,
             };
             refusals += usize::from(refused);
-            if resets.is_exceeded(streams.resets.load(SeqCst), self.settings().h2.resets_max) || refusals > REFUSALS_MAX {
+            let resets_over = resets.is_exceeded(streams.resets.load(SeqCst), self.settings().h2.resets_max);
+            if resets_over || streams.are_too_many(&told) || refusals > REFUSALS_MAX {
                 self.observer().limit_hit(if refusals > REFUSALS_MAX { "h2_refusals" } else { "h2_resets" });
                 connection.abrupt_shutdown(Code::ENHANCE_YOUR_CALM);
                 // Only sends what is to be sent; a client that does not take it is left.

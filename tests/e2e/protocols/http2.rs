@@ -8,6 +8,7 @@ use http::HeaderMap;
 use serde_json::Value;
 
 use crate::harness::http2::Http2;
+use crate::harness::net::Blackhole;
 use crate::harness::scripts::{echo, gated, silent};
 use crate::harness::{Conn, Gate, Gateway, PATIENCE, Upstream, eventually, now};
 
@@ -144,7 +145,7 @@ fn a_client_that_only_takes_requests_back_is_closed() {
     let upstream = Upstream::start(silent());
     gateway.register("silent", &upstream);
     let mut client = Http2::open(address);
-    for number in 1..1000 {
+    for number in 1..100 {
         let request = client.request("GET", "/v2/silent/x").body(()).unwrap();
         let Ok((answer, mut stream)) = client.try_begin(request, true) else { break };
         // Those that are taken back before anybody looked at them are bounded elsewhere.
@@ -160,6 +161,33 @@ fn a_client_that_only_takes_requests_back_is_closed() {
     assert!(gateway.metrics().sum("vertice_limit_hits_total", &[("limit", "h2_resets")]) >= 1.0);
     eventually("nothing in flight", || gateway.instances("silent")[0]["in_flight"] == 0);
     assert_eq!(gateway.breaker("silent"), "closed");
+    gateway.assert_sound();
+}
+
+#[test]
+fn requests_that_are_taken_back_while_a_connection_is_made_are_counted_too() {
+    let (mut gateway, address) = gateway(&[
+        ("VERTICE_LIMITS__H2_STREAMS", "5"),
+        ("VERTICE_LIMITS__H2_RESETS", "5"),
+        ("VERTICE_TIMEOUTS__CONNECT", "1m"),
+    ]);
+    let nobody = Blackhole::new();
+    gateway.register_at("far", &format!("http://{}", nobody.addr));
+    let mut client = Http2::open(address);
+    for number in 1..100 {
+        let request = client.request("GET", "/v2/far/x").body(()).unwrap();
+        let Ok((answer, mut stream)) = client.try_begin(request, true) else { break };
+        let in_flight = || gateway.instances("far")[0]["in_flight"].as_u64();
+        let start = now();
+        while in_flight() < Some(number) && client.may_begin() && start.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        stream.send_reset(h2::Reason::CANCEL);
+        drop(answer);
+    }
+    let error = client.end().expect_err("closed for good reason");
+    assert_eq!(error.reason(), Some(h2::Reason::ENHANCE_YOUR_CALM), "{error}");
+    assert!(gateway.metrics().sum("vertice_limit_hits_total", &[("limit", "h2_resets")]) >= 1.0);
     gateway.assert_sound();
 }
 
