@@ -37,18 +37,27 @@ fn is_break(etype: &ErrorType) -> bool {
 }
 
 /// The limit that the client ran into, as its metric names it.
-fn limit(error: &Error, ctx: &Ctx) -> Option<&'static str> {
+fn limit(error: Option<&Error>, ctx: &Ctx) -> Option<&'static str> {
+    let is_stalled = |error: &Error| (error.esource(), error.etype()) == (&ErrorSource::Downstream, &ErrorType::ReadTimedout);
+    if let Some(tunnel) = ctx.forward.as_ref().filter(|forward| forward.is_tunnel) {
+        // Both sides are watched; to the tunnel an instance that is shut down has only come to its end.
+        let is_idle = error.is_some_and(is_stalled) || tunnel.attempt.as_ref().is_some_and(Attempt::timed_out);
+        if is_idle {
+            return Some("tunnel_idle");
+        }
+    }
+    let error = error?;
     if ctx.reason == Some(Reason::BodyTooLarge) {
         return Some("body_bytes");
     }
     if is_slow_body(error) {
         return Some("body_rate");
     }
-    match (error.esource(), error.etype()) {
-        (ErrorSource::Downstream, ErrorType::ReadTimedout) => Some("body_stall"),
-        (ErrorSource::Downstream, ErrorType::WriteTimedout) => Some("write_stall"),
-        _ => None,
+    if is_stalled(error) {
+        return Some("body_stall");
     }
+    let is_write_stall = (error.esource(), error.etype()) == (&ErrorSource::Downstream, &ErrorType::WriteTimedout);
+    is_write_stall.then_some("write_stall")
 }
 
 /// What the client is told; `None` when there is nobody to tell.
@@ -96,7 +105,7 @@ pub(super) fn failure(error: &Error, ctx: &Ctx) -> Option<Failure> {
 /// Records how a request ended: for the instance, in metrics, in the access log.
 pub(super) fn conclude(shared: &Shared, session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
     let status = session.response_written().map_or(0, |head| answer_status(head.status));
-    if let Some(limit) = error.and_then(|error| limit(error, ctx)) {
+    if let Some(limit) = limit(error, ctx) {
         shared.metrics.limit_hit(limit);
     }
     if let Some(forward) = &mut ctx.forward {

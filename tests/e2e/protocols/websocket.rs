@@ -107,6 +107,9 @@ fn an_idle_tunnel_outlives_other_limits_and_ends_at_its_own() {
     assert!(start.elapsed() >= Duration::from_millis(2000), "{:?}", start.elapsed());
     eventually("the service's connection to end", || upstream.open_connections() == 0);
     assert_eq!(gateway.breaker("chat_ws"), "closed");
+    let hits = |limit| gateway.metrics().sum("vertice_limit_hits_total", &[("limit", limit)]);
+    eventually("the limit to be told", || hits("tunnel_idle") == 1.0);
+    assert_eq!(hits("body_stall"), 0.0);
 }
 
 #[test]
