@@ -369,8 +369,15 @@ impl Housekeeper {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            self.shared.rates.sweep(clock::mono());
-            self.shared.control.load().quotas.sweep();
+            let (rates, quotas) = (self.shared.rates.clone(), self.shared.control.load().quotas.clone());
+            // There may be millions of keys, and the watch over silent instances runs in this task.
+            let swept = tokio::task::spawn_blocking(move || {
+                rates.sweep(clock::mono());
+                quotas.sweep();
+            });
+            if swept.await.is_err() {
+                tracing::error!("forgetting who owes nothing to a rate limit failed");
+            }
             for service in self.shared.table.load_full().iter() {
                 let policy = &service.policy.concurrency;
                 if policy.is_bounded() {

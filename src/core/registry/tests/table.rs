@@ -228,7 +228,11 @@ fn whoever_comes_back_into_rotation_starts_anew() {
         rig.renew(Renewal { status: Some(status), ..heartbeat(Some("a"), "10.9.0.1") }).unwrap();
     };
     rig.register(with_id("a", "http://10.0.0.1")).unwrap();
+    assert_eq!(since(&rig), rig.now.mono);
+    rig.now = at(500);
+    rig.register(with_id("a", "http://10.0.0.1")).unwrap();
     let registered = since(&rig);
+    assert_eq!(registered, Moment::from_millis(500));
     report(&mut rig, 1_000, Status::Degraded);
     assert_eq!(since(&rig), registered, "it had traffic all the time");
     report(&mut rig, 2_000, Status::Starting);
