@@ -193,8 +193,9 @@ impl<X: Attach> Service<X> {
 /// one instance over them, because the stride is coprime to the total and near its golden section.
 #[derive(Debug)]
 pub struct Wheel {
-    /// Running sums of the weights.
+    /// Running sums of the weights, in units of what they have in common.
     sums: Box<[u32]>,
+    weight: u32,
     stride: u32,
     pub(crate) turn: Arc<AtomicU64>,
 }
@@ -203,14 +204,19 @@ impl Wheel {
     /// A wheel over these weights that continues at `turn`.
     #[must_use]
     pub fn new(weights: impl Iterator<Item = u16>, turn: Arc<AtomicU64>) -> Self {
+        let weights: Vec<u16> = weights.collect();
+        // Weights of 100 each are turns of one each: the shares are right after few requests already.
+        let unit = weights.iter().fold(0, |unit, weight| gcd(unit, u32::from(*weight))).max(1);
         let sums: Box<[u32]> = weights
+            .iter()
             .scan(0u32, |sum, weight| {
-                *sum = sum.saturating_add(weight.into());
+                *sum = sum.saturating_add(u32::from(*weight) / unit);
                 Some(*sum)
             })
             .collect();
         let total = sums.last().copied().unwrap_or(0);
-        Self { sums, stride: coprime_near_golden_section(total), turn }
+        let weight = total.saturating_mul(unit);
+        Self { sums, weight, stride: coprime_near_golden_section(total), turn }
     }
 
     /// The index of the weight whose turn it is. Meaningless where all weights are 0.
@@ -231,18 +237,25 @@ impl Wheel {
 
     /// The sum of the weights.
     #[must_use]
-    pub fn total(&self) -> u32 {
+    pub const fn weight(&self) -> u32 {
+        self.weight
+    }
+
+    /// The turns in a round: the sum of the weights in units of what they have in common.
+    fn total(&self) -> u32 {
         self.sums.last().copied().unwrap_or(0)
     }
 }
 
+/// The greatest common divisor; of 0 and a number, the number.
+const fn gcd(mut a: u32, mut b: u32) -> u32 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
 fn coprime_near_golden_section(total: u32) -> u32 {
-    let gcd = |mut a: u32, mut b: u32| {
-        while b != 0 {
-            (a, b) = (b, a % b);
-        }
-        a
-    };
     let start = (u64::from(total) * 618 / 1000).max(1);
     let start = u32::try_from(start).unwrap_or(1);
     (start..start.saturating_add(total)).find(|&stride| gcd(stride, total) == 1).unwrap_or(1)

@@ -220,7 +220,7 @@ impl<'a, 't, X: Attach> Round<'a, 't, X> {
                 available += u32::from(upstream.facts.weight);
             }
         }
-        f64::from(rota.wheel.total()) * f64::from(available) / f64::from(all.max(1))
+        f64::from(rota.wheel.weight()) * f64::from(available) / f64::from(all.max(1))
     }
 }
 

@@ -201,8 +201,9 @@ fn p2c_reaches_everybody() {
 
 proptest! {
     #[test]
-    fn turns_follow_the_weights_exactly(weights in proptest::collection::vec(1u16..50, 1..8)) {
-        let usable = weights.iter().enumerate().map(|(n, &w)| upstream(&n.to_string(), w, 1)).collect();
+    fn turns_follow_the_weights_exactly(weights in proptest::collection::vec(1u16..50, 1..8), unit in 1u16..20) {
+        // What all weights have in common is nobody's business: 100, 100 and 50 take turns as 2, 2 and 1 do.
+        let usable = weights.iter().enumerate().map(|(n, &w)| upstream(&n.to_string(), w * unit, 1)).collect();
         let wheel = service(Algorithm::RoundRobin, usable);
         let total: usize = weights.iter().map(|&w| usize::from(w)).sum();
         let mut hits = vec![0; weights.len()];
@@ -344,6 +345,14 @@ fn zoned(near: usize, far: usize) -> Service<Bare> {
 fn near_hits(service: &Service<Bare>) -> u64 {
     let hits = hits(service, Moment::ZERO, 10_000);
     hits.iter().filter(|(id, _)| id.starts_with("near")).map(|(_, count)| count).sum()
+}
+
+#[test]
+fn zones_are_compared_by_weights_whatever_those_have_in_common() {
+    let balance = Balance { zone: Some("here".into()), algorithm: Algorithm::Random, ..Balance::default() };
+    let near = [in_zone("near-0", 100, 1, Some("here"))];
+    let far = [("far-0", 70), ("far-1", 30)].map(|(id, weight)| in_zone(id, weight, 1, Some("there")));
+    assert_eq!(near_hits(&balanced(balance, near.into_iter().chain(far).collect())), 10_000);
 }
 
 #[test]
