@@ -114,6 +114,7 @@ impl Edge {
             end: timeouts.request.map_or(Moment::from_nanos(u64::MAX), |whole| ctx.started.mono.plus(whole)),
             is_upgrade: session.is_upgrade_req() && headers::names_websocket(&session.req_header().headers),
             is_tunnel: false,
+            ends_by_close: false,
             preference,
             permit: Permit::default(),
             tried: vertice_core::balance::Tried::default(),
@@ -398,6 +399,7 @@ impl ProxyHttp for Edge {
             return Err(Error::explain(ErrorType::InvalidHTTPHeader, "an upgrade nobody asked for").into_up());
         }
         forward.is_tunnel = is_tunnel;
+        forward.ends_by_close = !is_tunnel && answer::ends_by_close(upstream_response.version, &upstream_response.headers);
         if let Some(explanation) = &mut ctx.explanation {
             explanation.answered(status.as_u16(), clock::mono());
         }
@@ -431,6 +433,10 @@ impl ProxyHttp for Edge {
         if !end_of_stream {
             Self::expect_more(ctx);
         } else if let Some(watch) = watch(ctx) {
+            if watch.has_fired() && ctx.forward.as_ref().is_some_and(|forward| forward.ends_by_close) {
+                // It is we who closed: the client must not take what came so far for the whole.
+                return Err(Error::explain(ErrorType::ReadTimedout, "the instance stopped in the middle").into_up());
+            }
             watch.pause();
         }
         Ok(None)

@@ -80,6 +80,12 @@ pub fn check(status: StatusCode, version: Version, fields: &HeaderMap, interim: 
     Ok(())
 }
 
+/// Whether nothing but the end of the connection ends the body of an answer that passed [`check`], if it has one.
+#[must_use]
+pub fn ends_by_close(version: Version, fields: &HeaderMap) -> bool {
+    version < Version::HTTP_2 && !fields.contains_key(header::CONTENT_LENGTH) && !fields.contains_key(header::TRANSFER_ENCODING)
+}
+
 fn length(fields: &HeaderMap) -> Result<Option<u64>, Unfit> {
     let mut values = fields.get_all(header::CONTENT_LENGTH).iter();
     let Some(value) = values.next() else { return Ok(None) };

@@ -62,6 +62,8 @@ pub struct Forward {
     pub is_upgrade: bool,
     /// Whether the instance agreed to the upgrade.
     pub is_tunnel: bool,
+    /// Nothing but the end of the connection ends the answer's body.
+    pub ends_by_close: bool,
     /// Who shall take it.
     pub preference: Preference,
     /// Its places among the requests under way.

@@ -86,6 +86,20 @@ fn a_body_that_stalls_is_cut_off() {
 }
 
 #[test]
+fn what_stalls_and_would_end_with_its_connection_is_no_whole_answer() {
+    let gateway =
+        Gateway::builder().env("VERTICE_TIMEOUTS__UPSTREAM_SILENCE", "500ms").env("VERTICE_BREAKER__FAILURES", "1").start();
+    let upstream = Upstream::start(script(|exchange| {
+        exchange.write("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhalf of it")?;
+        exchange.hold()
+    }));
+    gateway.register("stalling", &upstream);
+    let answer = gateway.data(get("/v2/stalling/x")).expect(200);
+    assert!(!answer.complete && answer.body == b"half of it", "{answer:?}");
+    gateway.data(get("/v2/stalling/x")).problem(503, "breaker_open");
+}
+
+#[test]
 fn a_client_that_takes_its_answer_slowly_is_not_the_services_silence() {
     const LENGTH: usize = 16 * 1024 * 1024;
     let gateway = hasty_gateway();
