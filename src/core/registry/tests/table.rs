@@ -243,3 +243,16 @@ fn whoever_comes_back_into_rotation_starts_anew() {
     rig.pass_to(8_000);
     assert_eq!(since(&rig), Moment::from_millis(8_000));
 }
+
+#[test]
+fn what_is_counted_for_a_service_outlives_its_instances_and_policies() {
+    let mut rig = Rig::new();
+    rig.register(with_id("a", "http://10.0.0.1")).unwrap();
+    let before = rig.service("svc").unwrap().cells.clone();
+    rig.register(with_id("b", "http://10.0.0.2")).unwrap();
+    rig.deregister(farewell(Some("a"), "10.9.0.1")).unwrap();
+    let policy = Policy { allow_half_close: true, ..Policy::default() };
+    rig.apply(Command::SetPolicies(Policies { default: policy.into(), ..Policies::default() })).unwrap();
+    assert!(rig.service("svc").unwrap().policy.allow_half_close);
+    assert!(Arc::ptr_eq(&before, &rig.service("svc").unwrap().cells));
+}
