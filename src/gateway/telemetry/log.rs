@@ -41,10 +41,12 @@ pub fn set_level(level: &str) {
     }
 }
 
-/// Pingora's own records, which are about single requests, come as errors only, whatever the level.
+/// Pingora's own records, which are about single requests, come as errors only, whatever the level; those about connections to
+/// instances not at all, because each is a request that ends, or is tried again, before our eyes.
 fn filter(level: &str) -> EnvFilter {
-    let directives =
-        format!("{level},pingora=error,pingora_core=error,pingora_proxy=error,hickory_resolver=error,hickory_net=error");
+    let directives = format!(
+        "{level},pingora=error,pingora_core=error,pingora_core::connectors=off,pingora_proxy=error,hickory_resolver=error,hickory_net=error"
+    );
     EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse_lossy(directives)
 }
 
