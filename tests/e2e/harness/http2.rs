@@ -89,7 +89,8 @@ impl Http2 {
         let (parts, body) = request.into_parts();
         let (answer, mut stream) = self.try_begin(Request::from_parts(parts, ()), body.is_empty())?;
         if !body.is_empty() {
-            stream.send_data(body.into(), true)?;
+            // Who is answered before that need not send it any more.
+            stream.send_data(body.into(), true).ok();
         }
         self.answer(answer)
     }
