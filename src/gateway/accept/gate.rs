@@ -37,7 +37,7 @@ const READ_BYTES: usize = 4096;
 /// How much of later requests is taken in while an answer is pending. Beyond it the client waits in its socket buffer.
 const AHEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// How often a client that has closed its sending side, and may, is looked at.
+/// How often a client is looked at of which reading tells nothing: it has closed its sending side, and may, or has sent too much.
 const RESET_LOOK: Duration = Duration::from_millis(50);
 
 /// `TCP_CLOSE`: there is no connection any more.
@@ -195,16 +195,16 @@ impl Gate {
         while !self.client_closed {
             let room = AHEAD_BYTES_MAX.saturating_sub(self.ahead.len());
             if room == 0 {
-                // Nobody wakes this read, and nobody needs to: the one who reads also waits for the answer to be complete.
-                return Poll::Pending;
+                // Its end could only be read behind what it has sent.
+                return self.poll_reset(cx);
             }
             ready!(self.poll_read_ahead(cx, room))?;
         }
         if self.leash.allows_half_close() { self.poll_reset(cx) } else { Poll::Ready(Ok(())) }
     }
 
-    /// The client will send nothing more, and that is all right: waits until it resets the connection, of which reading says
-    /// nothing any more.
+    /// The client will send nothing more, and that is all right, or it has sent more than is taken in: waits until it resets the
+    /// connection, of which reading says nothing any more.
     fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             let look = self.next_look.get_or_insert_with(|| Box::pin(sleep(RESET_LOOK)));

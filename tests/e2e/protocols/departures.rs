@@ -37,6 +37,16 @@ fn a_client_that_resets_has_left() {
 }
 
 #[test]
+fn a_client_that_resets_has_left_however_much_it_has_asked_for_meanwhile() {
+    leave("silent", &get("/v2/silent/x"), |mut conn| {
+        conn.send("GET /v2/silent/y HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000));
+        // As much as is taken in has to be taken in before.
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        conn.reset();
+    });
+}
+
+#[test]
 fn a_half_closed_client_gets_its_answer_where_that_is_allowed() {
     const CONFIG: &str = "[services.patient]\nallow_half_close = true\n\
         [[routes]]\nname = 'strict'\nprefix = '/strict'\nservice = 'patient'\nallow_half_close = false\n\
