@@ -307,7 +307,8 @@ impl<P: HttpServerApp + Send + Sync + 'static> AcceptApp<P> {
             if old_at.is_some_and(|at| Instant::now() >= at) {
                 session.set_keepalive_reuses_remaining(Some(0));
             }
-            let returned = leash.hold(self.proxy.process_new_http(session, &self.draining)).await;
+            // On the heap, and so gone while the connection idles: it is most of what a connection takes.
+            let returned = leash.hold(Box::pin(self.proxy.process_new_http(session, &self.draining))).await;
             let Some((stream, settings)) = returned.map(|returned| returned.consume()) else {
                 if let Some(stream) = home.take() {
                     linger(stream).await;
@@ -369,7 +370,8 @@ impl<P: HttpServerApp + Send + Sync + 'static> AcceptApp<P> {
     async fn secured(&self, stream: Stream) -> Option<Stream> {
         let Protocol::Tls(tls) = &self.protocol else { return Some(stream) };
         let patience = self.settings().tls_handshake;
-        let shaken = timeout(patience, tls.shake_hands(stream)).await;
+        // On the heap, because the future of every connection has room for this one.
+        let shaken = Box::pin(timeout(patience, tls.shake_hands(stream))).await;
         shaken.unwrap_or_else(|_| {
             self.observer.limit_hit("tls_handshake");
             None
