@@ -25,6 +25,7 @@ use crate::proxy::fail::Failure;
 use crate::proxy::headers;
 use crate::proxy::limits::Quoted;
 use crate::proxy::overload::Permit;
+use crate::proxy::overload::is_event_stream;
 use crate::proxy::rules::Rules;
 use crate::proxy::watch::{Watch, Watchdog};
 use crate::random::random;
@@ -413,8 +414,8 @@ impl ProxyHttp for Edge {
             if let (true, Some(watch)) = (is_tunnel, &attempt.watch) {
                 watch.lift_end();
             }
-            if is_tunnel {
-                // A tunnel may last for hours; that it was opened is the news.
+            if is_tunnel || (attempt.is_probe() && is_event_stream(&upstream_response.headers)) {
+                // It may last for hours; that it was opened is the news, and a half-open breaker waits for it.
                 attempt.end(Ending::Answered { status: status.as_u16() });
             }
         }

@@ -115,6 +115,12 @@ impl Attempt {
         self.first_byte.get_or_insert_with(clock::mono);
     }
 
+    /// Whether it is the one request that tries a half-open breaker.
+    #[must_use]
+    pub const fn is_probe(&self) -> bool {
+        self.is_probe
+    }
+
     /// Whether a byte of an answer has come.
     #[must_use]
     pub const fn has_answer(&self) -> bool {

@@ -125,7 +125,9 @@ fn shed(limit: &str, detail: &'static str, priority: Priority, metrics: &Metrics
     Failure::new(Reason::Overloaded, detail)
 }
 
-fn is_event_stream(fields: &HeaderMap) -> bool {
+/// Whether an answer is a stream of events, which may last for ever.
+#[must_use]
+pub fn is_event_stream(fields: &HeaderMap) -> bool {
     let kind = fields.get(header::CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
     kind.get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"))
 }

@@ -106,6 +106,33 @@ fn it_heals_by_itself_once_the_service_is_back() {
 }
 
 #[test]
+fn a_stream_of_events_is_no_probe_that_keeps_others_waiting() {
+    let gateway = patient_gateway();
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let upstream = Upstream::start(script(move |exchange| {
+        exchange.read_body()?;
+        if asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 3 {
+            exchange.answer("503 Service Unavailable", &[], b"")?;
+            return Ok(After::KeepAlive);
+        }
+        if exchange.seen.target == "/stream" {
+            exchange.write("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n")?;
+            return exchange.hold();
+        }
+        exchange.answer("200 OK", &[], b"well")?;
+        Ok(After::KeepAlive)
+    }));
+    gateway.register("news", &upstream);
+    trip(&gateway, "news", 503);
+    await_breaker(&gateway, "news", "half_open");
+    let mut listener = Conn::open(gateway.gateway);
+    listener.start(&get("/v2/news/stream"));
+    listener.head();
+    assert_eq!(gateway.data(get("/v2/news/x")).expect(200).text(), "well");
+    await_breaker(&gateway, "news", "closed");
+}
+
+#[test]
 fn half_open_admits_one_request_at_a_time() {
     let gateway = Arc::new(patient_gateway());
     let upstream = Upstream::start(status("503 No", "bad"));
