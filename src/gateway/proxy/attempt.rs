@@ -49,21 +49,7 @@ impl Attempt {
         let now = clock::mono();
         let pick = balance::pick(service, tried, preference, now, random())?;
         tried.note(&pick.upstream.cells, pick.address);
-        Ok(Self {
-            service: service.clone(),
-            upstream: pick.upstream.clone(),
-            in_flight: InFlight::start(pick.upstream.cells.clone()),
-            address: pick.address,
-            started: now,
-            connected: None,
-            sent: None,
-            first_byte: None,
-            ended: false,
-            is_probe: pick.probe,
-            wants_fresh_connection: false,
-            watch: None,
-            tunnel_socket: None,
-        })
+        Ok(Self::at(service, pick.upstream, pick.address, pick.probe, now))
     }
 
     /// The same instance and address once more, on a fresh connection, because the pooled one was dead. This attempt is over
@@ -71,18 +57,24 @@ impl Attempt {
     #[must_use]
     pub fn again(&mut self) -> Self {
         self.ended = true;
+        let mut next = Self::at(&self.service, &self.upstream, self.address, self.is_probe, clock::mono());
+        next.wants_fresh_connection = true;
+        next
+    }
+
+    fn at(service: &Arc<Service>, upstream: &Arc<Upstream>, address: usize, is_probe: bool, started: Moment) -> Self {
         Self {
-            service: self.service.clone(),
-            upstream: self.upstream.clone(),
-            in_flight: InFlight::start(self.upstream.cells.clone()),
-            address: self.address,
-            started: clock::mono(),
+            service: service.clone(),
+            upstream: upstream.clone(),
+            in_flight: InFlight::start(upstream.cells.clone()),
+            address,
+            started,
             connected: None,
             sent: None,
             first_byte: None,
             ended: false,
-            is_probe: self.is_probe,
-            wants_fresh_connection: true,
+            is_probe,
+            wants_fresh_connection: false,
             watch: None,
             tunnel_socket: None,
         }
