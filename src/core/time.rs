@@ -57,6 +57,12 @@ impl Moment {
     }
 }
 
+/// A span in whole seconds, rounded up: whoever comes back after so many is not early. Fractions of a millisecond do not count.
+#[must_use]
+pub fn seconds_up(span: Duration) -> u32 {
+    u32::try_from(span.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
+}
+
 /// Both clocks at once: the monotonic one decides, the wall one is only shown to people.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
@@ -64,4 +70,16 @@ pub struct Now {
     pub mono: Moment,
     /// Milliseconds since the Unix epoch, for `registered_at`, `last_heartbeat` and logs.
     pub wall_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_seconds_are_rounded_up() {
+        let up = |millis| seconds_up(Duration::from_millis(millis));
+        assert_eq!([up(0), up(1), up(1000), up(1001), up(86_400_000)], [0, 1, 1, 2, 86_400]);
+        assert_eq!(seconds_up(Duration::MAX), u32::MAX);
+    }
 }

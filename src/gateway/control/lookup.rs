@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Response};
 use std::sync::Arc;
 use vertice_api::{FieldError, Instance, ServiceInfo, headers, paths};
 use vertice_core::status::Status;
-use vertice_core::time::Moment;
+use vertice_core::time::{Moment, seconds_up};
 
 /// The routing table at one generation.
 pub(super) type Snapshot = vertice_core::table::Snapshot<Hung>;
@@ -141,6 +141,5 @@ fn instance(upstream: &Upstream, now: Moment) -> Instance {
 
 /// Seconds left, rounded up: a fresh lease of 60 s shows 60.
 fn ttl_remaining(upstream: &Upstream, now: Moment) -> u64 {
-    let left = upstream.cells.lease.deadline().since(now).as_millis().div_ceil(1000);
-    u64::try_from(left).unwrap_or(u64::MAX)
+    seconds_up(upstream.cells.lease.deadline().since(now)).into()
 }

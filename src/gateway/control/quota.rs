@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use vertice_core::limiter::{By, Quota, RateLimit, Verdict};
 use vertice_core::reason::Reason;
+use vertice_core::time::seconds_up;
 
 /// So many addresses, and instances, are told apart.
 const KEYS_MAX: usize = 200_000;
@@ -79,7 +80,7 @@ impl Quotas {
             Verdict::Admitted(_) => Ok(()),
             Verdict::Refused { retry, .. } => {
                 self.metrics.limit_hit("registry_calls");
-                let seconds = u32::try_from(retry.as_millis().div_ceil(1000)).unwrap_or(u32::MAX).max(1);
+                let seconds = seconds_up(retry).max(1);
                 let detail = format!("Too many calls of this kind. Try again in {seconds} s.");
                 Err(Error { retry_after_s: Some(seconds), ..Error::new(Reason::RateLimited, detail) })
             }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use vertice_core::balance::NoPick;
 use vertice_core::reason::Reason;
-use vertice_core::time::Moment;
+use vertice_core::time::{Moment, seconds_up};
 
 /// An answer of our own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,8 +44,7 @@ impl Failure {
                 Self::new(Reason::NoInstance, detail)
             }
             NoPick::BreakerOpen { until } => {
-                let seconds = until.since(now).as_millis().div_ceil(1000).clamp(1, 3600);
-                let retry_after_s = u32::try_from(seconds).ok();
+                let retry_after_s = Some(seconds_up(until.since(now)).clamp(1, 3600));
                 let detail = format!(
                     "Every instance of service '{}' has failed repeatedly; its circuit breaker is open.",
                     shown(service)

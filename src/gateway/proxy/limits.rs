@@ -11,7 +11,7 @@ use std::time::Duration;
 use vertice_core::limiter::{By, RateLimit, Standing, Verdict};
 use vertice_core::name::ServiceName;
 use vertice_core::reason::Reason;
-use vertice_core::time::Moment;
+use vertice_core::time::{Moment, seconds_up};
 
 /// Longer values of header fields are told apart by their hash.
 const VALUE_MAX: usize = 128;
@@ -112,14 +112,9 @@ fn value_key<T>(value: &[u8], look: impl FnOnce(&[u8]) -> T) -> T {
 
 fn refusal(rate: &Rate, retry: Duration, metrics: &Metrics) -> Failure {
     metrics.limit_hit("rate_limit");
-    let seconds = seconds(retry).max(1);
+    let seconds = seconds_up(retry).max(1);
     let detail = format!("More requests than the limit '{}' allows. Try again in {seconds} s.", rate.limit.name);
     Failure { retry_after_s: Some(seconds), ..Failure::new(Reason::RateLimited, detail) }
-}
-
-/// Rounded up: whoever comes back then is not early.
-fn seconds(span: Duration) -> u32 {
-    u32::try_from(span.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
 }
 
 impl Quoted {
@@ -128,7 +123,7 @@ impl Quoted {
     #[must_use]
     pub fn fields(&self) -> [(&'static str, HeaderValue); 2] {
         let Standing { remaining, reset } = self.standing;
-        let value = format!("\"{}\";r={remaining};t={}", self.rate.limit.name, seconds(reset));
+        let value = format!("\"{}\";r={remaining};t={}", self.rate.limit.name, seconds_up(reset));
         // As in the policy, which is made of the same name.
         let value = HeaderValue::try_from(value).unwrap_or_else(|_| HeaderValue::from_static(""));
         [("RateLimit-Policy", self.rate.policy.clone()), ("RateLimit", value)]
