@@ -15,6 +15,7 @@ pub mod cell;
 pub mod changelog;
 pub mod command;
 pub mod concurrency;
+pub mod decimal;
 pub mod endpoint;
 pub mod event;
 pub mod follow;

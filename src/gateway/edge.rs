@@ -49,6 +49,7 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 use vertice_core::backoff::Backoff;
+use vertice_core::decimal::decimal;
 use vertice_core::outcome::Ending;
 use vertice_core::reason::Reason;
 use vertice_core::route;
@@ -559,7 +560,7 @@ fn scheme(session: &Session) -> &'static str {
 }
 
 fn content_length(session: &Session) -> Option<u64> {
-    session.req_header().headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    decimal(session.req_header().headers.get(http::header::CONTENT_LENGTH)?.as_bytes())
 }
 
 fn body_too_large(limit: u64) -> Failure {

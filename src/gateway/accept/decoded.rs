@@ -2,9 +2,10 @@
 //! itself. Whatever passes here could have been written as a head that passes there.
 
 use http::{HeaderMap, Method, Uri, header};
+use vertice_core::decimal::decimal;
 use vertice_core::reason::Reason;
 
-use super::head::{HeadLimits, Refusal, bad, check_method, decimal, is_authority, is_target};
+use super::head::{HeadLimits, Refusal, bad, check_method, is_authority, is_target};
 
 /// A request's head as HTTP/2 gives it.
 #[derive(Clone, Copy, Debug)]

@@ -13,6 +13,7 @@ mod options;
 use std::ops::Range;
 
 use options::Options;
+use vertice_core::decimal::decimal;
 use vertice_core::reason::Reason;
 
 /// Longest method we read; longer ones are no method but noise (a TLS hello, another protocol).
@@ -408,14 +409,6 @@ pub(super) fn is_authority(bytes: &[u8]) -> bool {
         _ => false,
     };
     host_ok && port_ok
-}
-
-/// One or more digits. Values above `i64::MAX` are refused because Pingora counts bodies in an `i64`.
-pub(super) fn decimal(bytes: &[u8]) -> Option<u64> {
-    if bytes.is_empty() || !bytes.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(bytes).ok()?.parse::<i64>().ok().and_then(|number| u64::try_from(number).ok())
 }
 
 /// The value behind a colon without the white space around it, as a range in `bytes`.

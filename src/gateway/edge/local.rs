@@ -1,7 +1,7 @@
 //! Answers that are not passed on: the control plane's, and failures. Translates between Pingora's session and plain
 //! requests and responses.
 
-use super::{explain, grpc, spectator};
+use super::{content_length, explain, grpc, spectator};
 use crate::control::{BODY_MAX, Caller, Control, Outcome, Role};
 use crate::proxy::ctx::Ctx;
 use crate::proxy::explain::EXPLAIN;
@@ -83,9 +83,7 @@ enum Read {
 }
 
 async fn read_body(session: &mut Session) -> Result<Read> {
-    let length = session.req_header().headers.get(http::header::CONTENT_LENGTH);
-    let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if length.is_some_and(|length| length > BODY_MAX) {
+    if content_length(session).is_some_and(|length| length > BODY_MAX as u64) {
         return Ok(Read::TooLarge);
     }
     let head = session.req_header();

@@ -10,6 +10,7 @@
 //! chunks, of which the chunks count (§6.3). The client gets well-formed fields and one framing in each case.
 
 use http::{HeaderMap, StatusCode, Version, header};
+use vertice_core::decimal::decimal;
 
 /// Bytes of an answer's head: as many as a request's may have by default.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -92,10 +93,7 @@ fn length(fields: &HeaderMap) -> Result<Option<u64>, Unfit> {
     if values.next().is_some() {
         return Err(Unfit::Ambiguous("more than one Content-Length"));
     }
-    let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-    // Bodies are counted in 63 bits.
-    let length = digits.and_then(|digits| digits.parse::<u64>().ok()).filter(|length| i64::try_from(*length).is_ok());
-    length.map(Some).ok_or(Unfit::Ambiguous("Content-Length is not one decimal number"))
+    decimal(value.as_bytes()).map(Some).ok_or(Unfit::Ambiguous("Content-Length is not one decimal number"))
 }
 
 fn is_chunked(fields: &HeaderMap) -> Result<bool, Unfit> {
