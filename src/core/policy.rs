@@ -27,6 +27,17 @@ pub enum Algorithm {
 impl Algorithm {
     /// Every algorithm.
     pub const ALL: [Self; 4] = [Self::P2c, Self::RoundRobin, Self::Random, Self::ConsistentHash];
+
+    /// What operators call it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::P2c => "p2c",
+            Self::RoundRobin => "round_robin",
+            Self::Random => "random",
+            Self::ConsistentHash => "consistent_hash",
+        }
+    }
 }
 
 /// What of a request is hashed.

@@ -17,12 +17,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 pub(super) fn read_balance(r: &mut Reader<'_>, base: &Balance) -> Balance {
-    let algorithms = [
-        ("p2c", Algorithm::P2c),
-        ("round_robin", Algorithm::RoundRobin),
-        ("random", Algorithm::Random),
-        ("consistent_hash", Algorithm::ConsistentHash),
-    ];
+    let algorithms = Algorithm::ALL.map(|algorithm| (algorithm.as_str(), algorithm));
     Balance {
         algorithm: r.choice("algorithm", base.algorithm, &algorithms),
         hash_key: r.value("hash_key", hash_key).unwrap_or_else(|| base.hash_key.clone()),

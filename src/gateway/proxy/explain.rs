@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use vertice_core::balance;
 use vertice_core::outcome::Ending;
-use vertice_core::policy::Algorithm;
 use vertice_core::reason::Reason;
 use vertice_core::time::Moment;
 
@@ -103,7 +102,7 @@ impl Explanation {
         self.generation = generation;
         self.service = Some(service.name.to_string());
         self.route = route.map(str::to_owned);
-        self.algorithm = Some(word(service.policy.balance.algorithm));
+        self.algorithm = Some(service.policy.balance.algorithm.as_str());
         let listed = service.instances.iter().take(CANDIDATES_MAX);
         self.candidates = listed.map(|upstream| Candidate::of(service, upstream, now)).collect();
         self.candidates_omitted = service.instances.len() - self.candidates.len();
@@ -178,15 +177,6 @@ impl Candidate {
             zone: upstream.facts.zone.as_deref().map(str::to_owned),
             version: upstream.facts.version.as_deref().map(str::to_owned),
         }
-    }
-}
-
-const fn word(algorithm: Algorithm) -> &'static str {
-    match algorithm {
-        Algorithm::P2c => "p2c",
-        Algorithm::RoundRobin => "round_robin",
-        Algorithm::Random => "random",
-        Algorithm::ConsistentHash => "consistent_hash",
     }
 }
 
