@@ -24,9 +24,9 @@ use pingora::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
+use vertice_core::chunks::{ChunkFraming, MalformedChunk};
 use vertice_core::pace::PaceLimit;
 
-use super::chunks::{ChunkFraming, MalformedChunk};
 use super::head::{BodyLength, Head};
 use super::pacing::Pacing;
 use crate::leash::{Cut, Leash};

@@ -14,6 +14,7 @@ use std::ops::Range;
 
 use options::Options;
 use vertice_core::decimal::decimal;
+use vertice_core::grammar::{is_token_byte, is_value_byte};
 use vertice_core::reason::Reason;
 
 /// Longest method we read; longer ones are no method but noise (a TLS hello, another protocol).
@@ -421,16 +422,6 @@ fn trimmed(bytes: &[u8], from: usize) -> Range<usize> {
 
 fn find_byte(byte: u8, bytes: &[u8], from: usize) -> Option<usize> {
     bytes.get(from..)?.iter().position(|candidate| *candidate == byte).map(|at| from + at)
-}
-
-/// `tchar` (RFC 9110 §5.6.2).
-pub(super) fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-/// `field-vchar`, `SP`, `HTAB` and `obs-text` (RFC 9110 §5.5).
-pub(super) fn is_value_byte(byte: u8) -> bool {
-    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
 /// Whether Pingora and the `http` crate keep each byte of the target. That is more than RFC 3986 allows (`|`, `{`, `\\`), as

@@ -5,7 +5,6 @@
 //! request itself only when that request cannot be served by anyone, with bytes that its [`AcceptObserver`] makes.
 
 mod app;
-pub mod chunks;
 mod crowd;
 mod decoded;
 mod drain;

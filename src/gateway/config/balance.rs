@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use vertice_core::grammar::is_token_byte;
 use vertice_core::outlier::OutlierPolicy;
 use vertice_core::policy::{Algorithm, Balance, HashKey, SameSite, Sticky};
 use vertice_core::probing::ProbePolicy;
@@ -88,7 +89,7 @@ fn read_zone(r: &mut Reader<'_>, base: Option<&Arc<str>>) -> Option<Arc<str>> {
 /// `address`, `header:NAME` or `cookie:NAME`.
 fn hash_key(value: &Value) -> Result<HashKey, String> {
     let text = value::text(value)?;
-    let named = |name: &str| !name.is_empty() && name.len() <= 128 && name.bytes().all(value::is_token_byte);
+    let named = |name: &str| !name.is_empty() && name.len() <= 128 && name.bytes().all(is_token_byte);
     match text.split_once(':') {
         None if text == "address" => Ok(HashKey::Address),
         Some(("header", name)) if named(name) => Ok(HashKey::Header(name.to_ascii_lowercase().into())),
@@ -99,7 +100,7 @@ fn hash_key(value: &Value) -> Result<HashKey, String> {
 
 fn cookie_name(value: &Value) -> Result<Arc<str>, String> {
     match value::text(value)? {
-        text if !text.is_empty() && text.len() <= 128 && text.bytes().all(value::is_token_byte) => Ok(text.into()),
+        text if !text.is_empty() && text.len() <= 128 && text.bytes().all(is_token_byte) => Ok(text.into()),
         _ => Err(format!("{} is not the name of a cookie; 1 to 128 letters, digits, '_' and '-'", value::given(value))),
     }
 }

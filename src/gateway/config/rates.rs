@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use vertice_core::grammar::is_token_byte;
 use vertice_core::limiter::{By, Quota, RateLimit};
 use vertice_core::route::StaticRoute;
 
@@ -88,7 +89,7 @@ fn by(value: &Value) -> Result<By, String> {
     let text = value::text(value)?;
     let header = || {
         let name = text.strip_prefix("header:")?.trim();
-        let is_name = !name.is_empty() && name.len() <= HEADER_NAME_BYTES_MAX && name.bytes().all(value::is_token_byte);
+        let is_name = !name.is_empty() && name.len() <= HEADER_NAME_BYTES_MAX && name.bytes().all(is_token_byte);
         is_name.then(|| By::Header(name.to_ascii_lowercase().into()))
     };
     match text {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::sync::Arc;
 
+use vertice_core::grammar::is_token_byte;
 use vertice_core::name::ServiceName;
 use vertice_core::policy::{Policy, Timeouts};
 use vertice_core::route::{Clash, HeaderPattern, HostPattern, PathPattern, Pattern, SHAPES_MAX, StaticRoute, clashes};
@@ -187,7 +188,7 @@ fn host(value: &Value) -> Result<HostPattern, String> {
 
 fn method(value: &Value) -> Result<Arc<str>, String> {
     let text = value::text(value)?;
-    if text.is_empty() || text.len() > METHOD_BYTES_MAX || !text.bytes().all(value::is_token_byte) {
+    if text.is_empty() || text.len() > METHOD_BYTES_MAX || !text.bytes().all(is_token_byte) {
         return Err(format!("{} is not a method; give for example \"GET\"", value::given(value)));
     }
     if text.bytes().any(|b| b.is_ascii_lowercase()) {
@@ -220,7 +221,7 @@ fn read_headers(r: &mut Reader<'_>) -> Option<Vec<HeaderPattern>> {
 
 fn read_header(r: &mut Reader<'_>, name: &str) -> Option<HeaderPattern> {
     let value = r.value(name, header_value);
-    if name.is_empty() || name.len() > HEADER_NAME_BYTES_MAX || !name.bytes().all(value::is_token_byte) {
+    if name.is_empty() || name.len() > HEADER_NAME_BYTES_MAX || !name.bytes().all(is_token_byte) {
         r.refuse(name, format!("{} is not the name of a header field", value::shortened(name)));
         return None;
     }

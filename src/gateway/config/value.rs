@@ -129,11 +129,6 @@ pub(super) fn path_prefix(value: &Value) -> Result<String, String> {
     Ok(if trimmed.is_empty() { "/" } else { trimmed }.to_owned())
 }
 
-/// `tchar` (RFC 9110 §5.6.2): what methods and names of header fields are made of.
-pub(super) fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
 /// The base URL of a service, `http://host[:port][/prefix]`. A refusal does not repeat it: it may hold a password.
 pub(super) fn service_url(text: &str) -> Result<Endpoint, String> {
     Endpoint::parse(text).map_err(|why| format!("not a usable service URL: it {why}; give http://host[:port][/prefix]"))

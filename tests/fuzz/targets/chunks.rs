@@ -1,6 +1,6 @@
 //! Chunked bodies: cut into pieces they end at the same byte, and a naive decoder agrees where that is.
 
-use vertice_gateway::accept::chunks::ChunkFraming;
+use vertice_core::chunks::ChunkFraming;
 
 /// Beyond this the limits on framing decide, which the naive reading does not know.
 const BYTES_MAX: usize = 4000;

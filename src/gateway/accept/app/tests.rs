@@ -1,5 +1,4 @@
 use super::*;
-use crate::accept::chunks::ChunkFraming;
 use crate::accept::head::{BodyLength, check};
 use crate::accept::{BindError, BoundListener, Entrance, is_malformed_body, service};
 use parking_lot::Mutex;
@@ -12,6 +11,7 @@ use pingora::upstreams::peer::HttpPeer;
 use tokio::io::DuplexStream;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use vertice_core::chunks::ChunkFraming;
 
 /// Longer than anything here takes, short enough to see that it hangs.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -3,7 +3,8 @@
 //! Pingora drops the fields that `Connection` names before a request goes on. So a client could take away what the gateway or
 //! whoever stands in front of it has put in, or decided by; fields that are meant for the service cannot be named.
 
-use super::{Refusal, bad, is_token_byte};
+use super::{Refusal, bad};
+use vertice_core::grammar::is_token_byte;
 
 /// Options in all `Connection` fields together; Pingora refuses more, but only once an instance has been connected to.
 const OPTIONS_MAX: usize = 9;

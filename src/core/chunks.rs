@@ -1,11 +1,11 @@
 //! Where a chunked body ends.
 //!
-//! Pure, and deliberately not a decoder: Pingora decodes. This only follows the framing (RFC 9112 §7.1) closely enough to
-//! know which byte is the last one of a request, so that the bytes of the next request are never mistaken for it. It is
-//! stricter than Pingora: a line ends with CRLF, a size is 1 to 15 hexadecimal digits without white space, extensions and
-//! trailers (which go no further) have no control characters, and framing may not outweigh what it frames.
+//! Deliberately not a decoder: this only follows the framing (RFC 9112 §7.1) closely enough to know which byte is the last one
+//! of a message, so that the bytes of the next one are never mistaken for it, and which bytes go further. It is strict: a line
+//! ends with CRLF, a size is 1 to 15 hexadecimal digits without white space, extensions and trailers (which go no further) have
+//! no control characters, and framing may not outweigh what it frames.
 
-use super::head::{is_token_byte, is_value_byte};
+use crate::grammar::{is_token_byte, is_value_byte};
 
 /// Digits of a chunk size: fifteen still fit an `i64`.
 const SIZE_DIGITS_MAX: u8 = 15;
@@ -24,9 +24,16 @@ const EXCESS_BYTES_MAX: u64 = 16 * 1024;
 const FREE_BYTES: u64 = 16;
 
 /// The framing of a chunked body is broken, so nobody can say where the request ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the chunked body is malformed")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MalformedChunk;
+
+impl std::fmt::Display for MalformedChunk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the chunked body is malformed")
+    }
+}
+
+impl std::error::Error for MalformedChunk {}
 
 /// Follows a chunked body from its first byte to its last.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,11 +43,14 @@ pub struct ChunkFraming {
     line: u16,
     /// Framing that no data has paid for.
     excess: u64,
+    /// Whether white space may follow a size.
+    pads: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Size { digits: u8, size: u64 },
+    Padding { size: u64 },
     Extension { size: u64 },
     SizeLineFeed { size: u64 },
     Data { left: u64 },
@@ -58,7 +68,13 @@ impl ChunkFraming {
     /// At the first byte of the body.
     #[must_use]
     pub const fn new() -> Self {
-        Self { state: State::Size { digits: 0, size: 0 }, line: 0, excess: 0 }
+        Self { state: State::Size { digits: 0, size: 0 }, line: 0, excess: 0, pads: false }
+    }
+
+    /// At the first byte of an answer's body. There are servers that pad their sizes with spaces, to write them in later.
+    #[must_use]
+    pub const fn of_answer() -> Self {
+        Self { pads: true, ..Self::new() }
     }
 
     /// The last byte of the body was seen.
@@ -72,19 +88,44 @@ impl ChunkFraming {
     /// # Errors
     /// A byte that may not stand where it stands, or more framing than is allowed.
     pub fn advance(&mut self, bytes: &[u8]) -> Result<usize, MalformedChunk> {
+        self.follow(bytes, |_| {})
+    }
+
+    /// The same, and appends to `kept` what goes further: everything but extensions, padding and trailers.
+    ///
+    /// # Errors
+    /// As [`Self::advance`].
+    pub fn sift(&mut self, bytes: &[u8], kept: &mut Vec<u8>) -> Result<usize, MalformedChunk> {
+        self.follow(bytes, |part| kept.extend_from_slice(part))
+    }
+
+    /// Whether all of `bytes` go further as they are. Does not move on.
+    #[must_use]
+    pub fn keeps_all(&self, bytes: &[u8]) -> bool {
+        let mut kept = 0;
+        let followed = self.clone().follow(bytes, |part| kept += part.len());
+        followed.is_ok_and(|_| kept == bytes.len())
+    }
+
+    fn follow(&mut self, bytes: &[u8], mut keep: impl FnMut(&[u8])) -> Result<usize, MalformedChunk> {
         let mut at = 0;
         while at < bytes.len() && !self.is_done() {
+            let start = at;
             if let State::Data { left } = self.state {
-                let here = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len() - at);
-                at += here;
-                self.state = match left - here as u64 {
+                at += usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len() - at);
+                self.state = match left - (at - start) as u64 {
                     0 => State::DataCarriageReturn,
                     left => State::Data { left },
                 };
+                keep(&bytes[start..at]);
             } else {
-                self.state = self.state.after(bytes[at]).ok_or(MalformedChunk)?;
+                let before = self.state;
+                self.state = before.after(bytes[at], self.pads).ok_or(MalformedChunk)?;
                 self.count()?;
                 at += 1;
+                if self.state.keeps(before) {
+                    keep(&bytes[start..at]);
+                }
             }
         }
         Ok(at)
@@ -122,15 +163,23 @@ impl State {
         matches!(self, TrailerStart | TrailerName | TrailerValue | TrailerLineFeed | LastLineFeed | Done)
     }
 
+    /// Whether the byte of framing that led here from `before` goes further.
+    fn keeps(self, before: Self) -> bool {
+        use State::{Extension, Padding, TrailerLineFeed, TrailerName, TrailerStart, TrailerValue};
+        let is_of_trailer = before == TrailerLineFeed && self == TrailerStart;
+        !is_of_trailer && !matches!(self, Extension { .. } | Padding { .. } | TrailerName | TrailerValue | TrailerLineFeed)
+    }
+
     /// The state after one byte of framing; none when the byte may not stand here.
-    fn after(self, byte: u8) -> Option<Self> {
+    fn after(self, byte: u8, pads: bool) -> Option<Self> {
         Some(match (self, byte) {
             (Self::Size { digits, size }, _) if byte.is_ascii_hexdigit() && digits < SIZE_DIGITS_MAX => {
                 let digit = char::from(byte).to_digit(16).map(u64::from)?;
                 Self::Size { digits: digits + 1, size: size * 16 + digit }
             }
-            (Self::Size { digits: 1.., size }, b'\r') => Self::SizeLineFeed { size },
-            (Self::Size { digits: 1.., size }, b';') => Self::Extension { size },
+            (Self::Size { digits: 1.., size } | Self::Padding { size }, b'\r') => Self::SizeLineFeed { size },
+            (Self::Size { digits: 1.., size } | Self::Padding { size }, b';') => Self::Extension { size },
+            (Self::Size { digits: 1.., size } | Self::Padding { size }, b' ' | b'\t') if pads => Self::Padding { size },
             (Self::Extension { size }, b'\r') => Self::SizeLineFeed { size },
             (Self::Extension { size }, _) if is_value_byte(byte) => Self::Extension { size },
             (Self::SizeLineFeed { size: 0 }, b'\n') => Self::TrailerStart,
@@ -223,6 +272,23 @@ mod tests {
         assert!(follow(&chunks(1024, 2000)).is_ok());
         // Without extensions a chunk may be as small as it likes.
         assert!(follow(&b"1\r\nd\r\n".repeat(50_000)).is_ok());
+    }
+
+    fn sifted(body: &[u8]) -> String {
+        let mut kept = Vec::new();
+        let mut framing = ChunkFraming::of_answer();
+        assert_eq!(framing.sift(body, &mut kept), Ok(body.len()), "{}", body.escape_ascii());
+        assert_eq!(ChunkFraming::of_answer().keeps_all(body), kept == body);
+        kept.escape_ascii().to_string()
+    }
+
+    #[test]
+    fn sizes_and_data_go_further_and_nothing_else_does() {
+        assert_eq!(sifted(b"5\r\nhello\r\n0\r\n\r\n"), r"5\r\nhello\r\n0\r\n\r\n");
+        assert_eq!(sifted(b"5;a=\"b\"\r\nhello\r\n0;x\r\nSum: 1\r\nB:\r\n\r\n"), r"5\r\nhello\r\n0\r\n\r\n");
+        assert_eq!(sifted(b"5  \t\r\nhello\r\n0 ;a\r\n\r\n"), r"5\r\nhello\r\n0\r\n\r\n");
+        assert_eq!(ChunkFraming::of_answer().advance(b" 5\r\n"), Err(MalformedChunk));
+        assert_eq!(ChunkFraming::of_answer().advance(b"5 5\r\n"), Err(MalformedChunk));
     }
 
     proptest! {
