@@ -6,10 +6,12 @@
 pub mod accept;
 pub mod active_probes;
 pub mod aliases;
+pub mod buffers;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod deadline;
 pub mod demo;
 pub mod descriptors;
 pub mod edge;

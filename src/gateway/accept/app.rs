@@ -1,8 +1,11 @@
 //! The loop over the requests of one connection.
 
 use std::any::Any;
+use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -15,16 +18,20 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::{ALPN, Stream};
 use pingora::server::ShutdownWatch;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
 use vertice_core::pace::PaceLimit;
 use vertice_core::reason::Reason;
 
+use super::connection::{Connection, READ_BYTES};
 use super::crowd::Full;
 use super::drain::{Drain, InFlightGuard};
+use super::express::{ExpressLane, Incoming, Served};
 use super::gate::{Gate, Home};
 use super::head::{Head, HeadLimits, HeadReader, Refusal, Verdict};
 use super::http2::Http2Limits;
 use super::tls::Tls;
+use crate::clock;
 use crate::leash::Leash;
 
 /// How long a refused client is listened to after its answer, and how long writing that answer may take.
@@ -121,9 +128,11 @@ pub trait AcceptObserver: Send + Sync {
     }
 }
 
-/// Reads and checks each request head, then hands the request to `P`, Pingora's HTTP proxy. A clone is the same app.
-pub struct AcceptApp<P> {
+/// Reads and checks each request head, then has the request served: by `L`, the express lane, if that takes it, else by `P`,
+/// Pingora's HTTP proxy. A clone is the same app.
+pub struct AcceptApp<P, L = ()> {
     proxy: Arc<P>,
+    express: Arc<L>,
     /// Those of now: each turn of each connection looks at them afresh.
     settings: Arc<ArcSwap<AcceptSettings>>,
     drain: Arc<Drain>,
@@ -133,10 +142,11 @@ pub struct AcceptApp<P> {
     protocol: Protocol,
 }
 
-impl<P> Clone for AcceptApp<P> {
+impl<P, L> Clone for AcceptApp<P, L> {
     fn clone(&self) -> Self {
         Self {
             proxy: self.proxy.clone(),
+            express: self.express.clone(),
             settings: self.settings.clone(),
             drain: self.drain.clone(),
             draining: self.draining.clone(),
@@ -146,22 +156,19 @@ impl<P> Clone for AcceptApp<P> {
     }
 }
 
-/// When a connection that has no request under way is given up, the limit on its silence aside.
-struct IdleEnd {
-    /// Turns true.
-    over: ShutdownWatch,
-    /// So long after that.
-    patience: Duration,
-}
+/// Completes when a connection that has no request under way is given up, the limit on its silence aside. Kept from turn to
+/// turn, so that waiting for it costs nothing once it waits.
+type IdleEnd = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-impl IdleEnd {
-    async fn wait(&mut self) {
+/// Turns true, and so long after that.
+fn idle_end(mut over: ShutdownWatch, patience: Duration) -> IdleEnd {
+    Box::pin(async move {
         // An error means that the drain is gone, which the app itself prevents.
-        let _ = self.over.wait_for(|over| *over).await;
-        if !self.patience.is_zero() {
-            sleep(self.patience).await;
+        let _ = over.wait_for(|over| *over).await;
+        if !patience.is_zero() {
+            sleep(patience).await;
         }
-    }
+    })
 }
 
 /// What to do with a connection next.
@@ -177,9 +184,18 @@ impl<P> AcceptApp<P> {
     pub fn new(proxy: Arc<P>, settings: AcceptSettings, drain: Arc<Drain>, observer: Arc<dyn AcceptObserver>) -> Self {
         let draining = drain.draining_watch();
         let settings = Arc::new(ArcSwap::from_pointee(settings));
-        Self { proxy, settings, drain, draining, observer, protocol: Protocol::Plain }
+        Self { proxy, express: Arc::default(), settings, drain, draining, observer, protocol: Protocol::Plain }
     }
 
+    /// The same app with an express lane.
+    #[must_use]
+    pub fn with_express<L>(self, express: Arc<L>) -> AcceptApp<P, L> {
+        let Self { proxy, express: _, settings, drain, draining, observer, protocol } = self;
+        AcceptApp { proxy, express, settings, drain, draining, observer, protocol }
+    }
+}
+
+impl<P, L> AcceptApp<P, L> {
     /// The same app for listeners that speak `protocol`.
     #[must_use]
     pub fn speaking(&self, protocol: Protocol) -> Self {
@@ -214,36 +230,49 @@ impl<P> AcceptApp<P> {
     }
 
     /// Waits for the next request, until `idle_end`, and reads its head.
-    async fn next_turn(&self, gate: &mut Gate, idle_end: &mut IdleEnd) -> Turn<'_> {
-        if gate.ahead().is_empty() && !self.first_byte(gate, idle_end).await {
+    async fn next_turn(&self, connection: &mut Connection, reader: &mut HeadReader, idle_end: &mut IdleEnd) -> Turn<'_> {
+        if connection.ahead().is_empty() && !self.first_byte(connection, idle_end).await {
             return Turn::Close;
         }
         let in_flight = self.drain.enter();
-        let deadline = Instant::now() + self.settings().head_deadline;
-        let mut reader = HeadReader::new(self.settings().limits);
+        match reader.advance(connection.ahead()) {
+            Verdict::Complete(head) => return Turn::Serve(head, in_flight),
+            Verdict::Refused(refusal) => return Turn::Refuse(refusal, in_flight),
+            Verdict::NeedMore => {}
+        }
+        let deadline = clock::mono().plus(self.settings().head_deadline);
+        connection.deadline().set(deadline);
         loop {
-            match reader.advance(gate.ahead()) {
+            let read = poll_fn(|cx| match connection.poll_read_ahead(cx, READ_BYTES) {
+                Poll::Ready(read) => Poll::Ready(Some(read)),
+                Poll::Pending => connection.deadline().poll(cx).map(|()| None),
+            });
+            match read.await {
+                Some(Ok(true)) => {}
+                Some(Ok(false) | Err(_)) => return Turn::Close,
+                None => return Turn::Refuse(HEAD_TOO_SLOW, in_flight),
+            }
+            match reader.advance(connection.ahead()) {
                 Verdict::Complete(head) => return Turn::Serve(head, in_flight),
                 Verdict::Refused(refusal) => return Turn::Refuse(refusal, in_flight),
                 Verdict::NeedMore => {}
-            }
-            match timeout_at(deadline, gate.read_ahead()).await {
-                Ok(Ok(true)) => {}
-                Ok(Ok(false) | Err(_)) => return Turn::Close,
-                Err(_) => return Turn::Refuse(HEAD_TOO_SLOW, in_flight),
             }
         }
     }
 
     /// Waits for the first byte of a request. `false` when the connection is to be closed without a word.
-    async fn first_byte(&self, gate: &mut Gate, idle_end: &mut IdleEnd) -> bool {
+    async fn first_byte(&self, connection: &mut Connection, idle_end: &mut IdleEnd) -> bool {
         let idle = self.settings().idle_keepalive;
-        tokio::select! {
+        connection.deadline().set(clock::mono().plus(idle));
+        poll_fn(|cx| {
             // Bytes that are there already win: a request that crossed our decision to stop is still served.
-            biased;
-            read = timeout(idle, gate.read_ahead()) => matches!(read, Ok(Ok(true))),
-            () = idle_end.wait() => false,
-        }
+            if let Poll::Ready(read) = connection.poll_read_ahead(cx, READ_BYTES) {
+                return Poll::Ready(matches!(read, Ok(true)));
+            }
+            let is_over = idle_end.as_mut().poll(cx).is_ready() || connection.deadline().poll(cx).is_ready();
+            if is_over { Poll::Ready(false) } else { Poll::Pending }
+        })
+        .await
     }
 
     /// The address whose connections are counted, and how many it may have.
@@ -255,21 +284,21 @@ impl<P> AcceptApp<P> {
     }
 
     /// Tells a client that there is no place for it, unless too many are being told already.
-    async fn turn_away(&self, stream: Stream, full: Full, speaks_http2: bool) {
+    async fn turn_away(&self, connection: Connection, full: Full) {
         let (limit, refusal) = match full {
             Full::Gateway => ("connections", TOO_MANY_CONNECTIONS),
             Full::Client => ("connections_per_client", TOO_MANY_OF_ONE),
         };
         self.observer.limit_hit(limit);
         // An answer in HTTP/1.1 means nothing to a client that was promised HTTP/2.
-        let Some(_leaving) = self.drain.crowd().tell_off().filter(|_| !speaks_http2) else { return };
-        self.refuse(stream, refusal).await;
+        let is_plain = matches!(self.protocol, Protocol::Plain);
+        let Some(_leaving) = self.drain.crowd().tell_off().filter(|_| is_plain) else { return };
+        self.refuse(connection, refusal).await;
     }
 
-    async fn refuse(&self, stream: Stream, refusal: Refusal) {
-        let client = client_of(&stream);
-        let answer = self.observer.refused(&refusal, client);
-        let mut stream = stream;
+    async fn refuse(&self, connection: Connection, refusal: Refusal) {
+        let answer = self.observer.refused(&refusal, connection.client());
+        let mut stream = connection.into_stream();
         let written = timeout(LINGER, async {
             stream.write_all(&answer).await?;
             stream.flush().await
@@ -280,112 +309,125 @@ impl<P> AcceptApp<P> {
     }
 }
 
-impl<P: HttpServerApp + Send + Sync + 'static> AcceptApp<P> {
+impl<P: HttpServerApp + Send + Sync + 'static, L: ExpressLane> AcceptApp<P, L> {
     /// The requests of one HTTP/1 connection, one after the other.
-    async fn requests(&self, stream: Stream, client: Option<SocketAddr>) {
-        let home = Home::default();
-        let old_at = self.settings().connection_age.and_then(|age| Instant::now().checked_add(age));
-        let mut gate = Box::new(Gate::new(stream, home.clone()));
+    async fn requests(&self, mut connection: Connection) {
+        let (old_at, mut left) = {
+            let settings = self.settings();
+            let old_at = settings.connection_age.and_then(|age| Instant::now().checked_add(age));
+            (old_at, settings.requests_per_connection)
+        };
         let mut kept: Option<HttpPersistentSettings> = None;
         // One that has not been used yet is kept while we listen, and a moment longer: to a load balancer that has not heard
         // of the drain, it is a request on its way.
-        let mut idle_end = IdleEnd { over: self.drain.listening_over_watch(), patience: FIRST_WORD };
+        let mut idle_over = idle_end(self.drain.listening_over_watch(), FIRST_WORD);
         let mut first = true;
         loop {
-            let (head, _in_flight) = match self.next_turn(&mut gate, &mut idle_end).await {
+            let mut reader = HeadReader::new(self.settings().limits);
+            let (head, _in_flight) = match self.next_turn(&mut connection, &mut reader, &mut idle_over).await {
                 Turn::Serve(head, in_flight) => (head, in_flight),
-                Turn::Refuse(refusal, _in_flight) => {
-                    if let Some(stream) = gate.take_stream() {
-                        self.refuse(stream, refusal).await;
-                    }
-                    return;
-                }
+                Turn::Refuse(refusal, _in_flight) => return Box::pin(self.refuse(connection, refusal)).await,
                 Turn::Close => return,
             };
-            let leash = Arc::<Leash>::default();
-            let mut session = self.session(gate, &head, kept, client, leash.clone());
-            if old_at.is_some_and(|at| Instant::now() >= at) {
-                session.set_keepalive_reuses_remaining(Some(0));
-            }
-            // On the heap, and so gone while the connection idles: it is most of what a connection takes.
-            let returned = leash.hold(Box::pin(self.proxy.process_new_http(session, &self.draining))).await;
-            let Some((stream, settings)) = returned.map(|returned| returned.consume()) else {
-                if let Some(stream) = home.take() {
-                    linger(stream).await;
+            left = left.map(|left| left.saturating_sub(1));
+            let is_last = left == Some(0) || old_at.is_some_and(|at| Instant::now() >= at);
+            let request = Incoming { head: &head, fields: reader.index(), is_last };
+            match self.express.serve(&mut connection, request).await {
+                Served::Complete => {}
+                Served::Ended { is_sending } if connection.wants_patience(is_sending) => {
+                    return Box::pin(linger(connection.into_stream())).await;
                 }
-                return;
-            };
-            let Some(same) = Gate::from_stream(stream).filter(|gate| gate.at_boundary()) else { return };
-            (gate, kept) = (same, settings);
+                Served::Ended { .. } => return,
+                Served::Untouched => {
+                    // On the heap, and so gone while the connection idles: it is most of what a connection takes.
+                    let Some(back) = Box::pin(self.full_lane(connection, &head, &mut kept, is_last)).await else { return };
+                    connection = back;
+                }
+            }
             if first {
-                (first, idle_end) = (false, IdleEnd { over: self.draining.clone(), patience: Duration::ZERO });
+                (first, idle_over) = (false, idle_end(self.draining.clone(), Duration::ZERO));
             }
         }
+    }
+
+    /// Has Pingora's proxy serve the request. The connection, if it goes on.
+    async fn full_lane(
+        &self,
+        connection: Connection,
+        head: &Head,
+        kept: &mut Option<HttpPersistentSettings>,
+        is_last: bool,
+    ) -> Option<Connection> {
+        let (leash, home) = (Arc::<Leash>::default(), Home::default());
+        let session = self.session(connection, head, kept.take(), is_last, (leash.clone(), home.clone()));
+        let returned = leash.hold(self.proxy.process_new_http(session, &self.draining)).await;
+        let Some((stream, settings)) = returned.map(|returned| returned.consume()) else {
+            if let Some(connection) = home.take() {
+                linger(connection.into_stream()).await;
+            }
+            return None;
+        };
+        *kept = settings;
+        Gate::close(stream)
     }
 
     /// A session that finds exactly one request: its head as already read bytes, its body behind the gate.
     fn session(
         &self,
-        mut gate: Box<Gate>,
+        connection: Connection,
         head: &Head,
         kept: Option<HttpPersistentSettings>,
-        client: Option<SocketAddr>,
-        leash: Arc<Leash>,
+        is_last: bool,
+        (leash, home): (Arc<Leash>, Home),
     ) -> ServerSession {
-        let bytes = gate.open_for(head, self.settings().body_pace, leash);
+        let client = connection.client();
+        let (gate, bytes) = Gate::open(connection.for_pingora(), head, self.settings().body_pace, leash, home);
         let mut session = ServerSession::new_http1(gate);
         match kept {
             Some(settings) => settings.apply_to_session(&mut session),
-            None => {
-                let more_requests = self.settings().requests_per_connection.map(|requests| requests.saturating_sub(1));
-                session.set_keepalive_reuses_remaining(more_requests);
-                session.set_connection_user_context(self.observer.connection_context(client));
-            }
+            None => session.set_connection_user_context(self.observer.connection_context(client)),
         }
+        session.set_keepalive_reuses_remaining(is_last.then_some(0));
         session.set_pipelined_prefix(bytes);
         session
+    }
+
+    /// Serves a connection that has just been accepted, to its end.
+    pub async fn serve(self: &Arc<Self>, socket: TcpStream) {
+        self.welcome(Connection::accepted(socket)).await;
+    }
+
+    async fn welcome(self: &Arc<Self>, connection: Connection) {
+        let _connection = self.drain.connect();
+        let _told = Told::new(&*self.observer);
+        let client = connection.client();
+        match self.drain.crowd().admit(self.settings().connections_max, self.share_of(client)) {
+            Err(full) => Box::pin(self.turn_away(connection, full)).await,
+            Ok(_place) => match &self.protocol {
+                Protocol::Plain => self.requests(connection).await,
+                Protocol::H2c => Box::pin(self.streams(connection.into_stream())).await,
+                Protocol::Tls(tls) => Box::pin(self.secured(tls, connection.into_stream())).await,
+            },
+        }
+    }
+
+    /// Shakes hands, and then speaks what the client chose.
+    async fn secured(self: &Arc<Self>, tls: &Tls, stream: Stream) {
+        let shaken = timeout(self.settings().tls_handshake, tls.shake_hands(stream)).await;
+        match shaken {
+            Err(_) => self.observer.limit_hit("tls_handshake"),
+            Ok(Some(stream)) if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) => self.streams(stream).await,
+            Ok(Some(stream)) => self.requests(Connection::over_pingora(stream)).await,
+            Ok(None) => {}
+        }
     }
 }
 
 #[async_trait]
-impl<P: HttpServerApp + Send + Sync + 'static> ServerApp for AcceptApp<P> {
+impl<P: HttpServerApp + Send + Sync + 'static, L: ExpressLane> ServerApp for AcceptApp<P, L> {
     async fn process_new(self: &Arc<Self>, stream: Stream, _shutdown: &ShutdownWatch) -> Option<Stream> {
-        let _connection = self.drain.connect();
-        let _told = Told::new(&*self.observer);
-        let client = client_of(&stream);
-        match self.drain.crowd().admit(self.settings().connections_max, self.share_of(client)) {
-            Err(full) => self.turn_away(stream, full, !matches!(self.protocol, Protocol::Plain)).await,
-            Ok(_place) => {
-                if let Some(stream) = self.secured(stream).await {
-                    self.converse(stream, client).await;
-                }
-            }
-        }
+        self.welcome(Connection::over_pingora(stream)).await;
         None
-    }
-}
-
-impl<P: HttpServerApp + Send + Sync + 'static> AcceptApp<P> {
-    /// The connection, with TLS where the listener asks for it; nothing when the client has not shaken hands.
-    async fn secured(&self, stream: Stream) -> Option<Stream> {
-        let Protocol::Tls(tls) = &self.protocol else { return Some(stream) };
-        let patience = self.settings().tls_handshake;
-        // On the heap, because the future of every connection has room for this one.
-        let shaken = Box::pin(timeout(patience, tls.shake_hands(stream))).await;
-        shaken.unwrap_or_else(|_| {
-            self.observer.limit_hit("tls_handshake");
-            None
-        })
-    }
-
-    async fn converse(self: &Arc<Self>, stream: Stream, client: Option<SocketAddr>) {
-        let speaks_h2 = matches!(self.protocol, Protocol::H2c) || matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
-        if speaks_h2 {
-            // On the heap, because the future of every connection has room for this one.
-            Box::pin(self.streams(stream)).await;
-        } else {
-            self.requests(stream, client).await;
-        }
     }
 }
 
@@ -411,10 +453,6 @@ const TOO_MANY_CONNECTIONS: Refusal = Refusal { reason: Reason::Overloaded, deta
 
 const TOO_MANY_OF_ONE: Refusal =
     Refusal { reason: Reason::Overloaded, detail: "too many connections from one client; close some or reuse them" };
-
-fn client_of(stream: &Stream) -> Option<SocketAddr> {
-    stream.get_socket_digest()?.peer_addr()?.as_inet().copied()
-}
 
 /// Ends our side and listens on for a moment: closing at once while the client still sends would reset the connection, and a
 /// reset can overtake the answer.

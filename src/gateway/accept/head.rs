@@ -8,10 +8,12 @@
 //! [`HeadReader`] may be fed as the bytes arrive. It looks at each byte once however small the pieces, and its verdict does
 //! not depend on how the head was cut into pieces.
 
+mod index;
 mod options;
 
 use std::ops::Range;
 
+pub use index::FieldIndex;
 use options::Options;
 use vertice_core::decimal::decimal;
 use vertice_core::grammar::{is_token_byte, is_value_byte};
@@ -25,6 +27,19 @@ const VERSION_BYTES_MAX: usize = 10;
 
 /// How a target in absolute-form starts.
 const HTTP_SCHEMES: [&[u8]; 2] = [b"http://", b"https://"];
+
+/// Fields that concern the connection or who stands in it (RFC 9110 §7.6.1, §10.1.1, §11.7), beside those with rules of their
+/// own. The `match` over names in [`Fields::note`] knows their lengths.
+const SPECIAL: [&[u8]; 8] = [
+    b"te",
+    b"expect",
+    b"trailer",
+    b"keep-alive",
+    b"http2-settings",
+    b"proxy-connection",
+    b"proxy-authenticate",
+    b"proxy-authorization",
+];
 
 /// What a head may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,9 +107,20 @@ pub struct Head {
     pub http10: bool,
     /// The client wants to upgrade to WebSocket: after a 101 the bytes that follow are no HTTP.
     pub websocket: bool,
+    /// It is HTTP/1.1 with a path for its target, and no field but `Connection: close`, `Connection: keep-alive` and
+    /// `Content-Length`, each at most once, is about the connection, the framing or the protocol.
+    pub is_plain: bool,
+    /// It says `Connection: close`.
+    pub wants_close: bool,
 }
 
 impl Head {
+    /// The method.
+    #[must_use]
+    pub fn method<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        head.get(self.head_start..self.target.start.saturating_sub(1)).unwrap_or_default()
+    }
+
     /// The request line's target in origin-form when the client sent another form, so that everything behind the accept app
     /// routes on one form only.
     #[must_use]
@@ -126,6 +152,7 @@ pub struct HeadReader {
     head_start: usize,
     request: Option<RequestLine>,
     fields: Fields,
+    index: FieldIndex,
 }
 
 #[derive(Clone, Debug)]
@@ -150,13 +177,22 @@ struct Fields {
     content_length: Option<u64>,
     chunked: bool,
     options: Options,
+    /// A field was there that concerns more than the service.
+    is_special: bool,
 }
 
 impl HeadReader {
     /// A reader at the first byte of a request.
     #[must_use]
     pub fn new(limits: HeadLimits) -> Self {
-        Self { limits, line_start: 0, searched: 0, head_start: 0, request: None, fields: Fields::default() }
+        let (request, fields, index) = (None, Fields::default(), FieldIndex::new());
+        Self { limits, line_start: 0, searched: 0, head_start: 0, request, fields, index }
+    }
+
+    /// Where the fields of the head stand, once it is complete.
+    #[must_use]
+    pub const fn index(&self) -> &FieldIndex {
+        &self.index
     }
 
     /// Continues with `buf`, which holds the request from its first byte: everything given before, plus what arrived since.
@@ -237,20 +273,16 @@ impl HeadReader {
         if matches!(bytes.first(), Some(b' ' | b'\t')) {
             return Err(bad("a folded header field"));
         }
-        let Some(colon) = bytes.iter().position(|byte| *byte == b':') else {
-            return Err(bad("a header field without a colon"));
-        };
-        let name = &bytes[..colon];
-        if matches!(name.last(), Some(b' ' | b'\t')) {
-            return Err(bad("white space before the colon of a header field"));
-        }
-        if name.is_empty() || !name.iter().copied().all(is_token_byte) {
-            return Err(bad("a header field name that is not a token"));
-        }
+        // The first byte that belongs into no name.
+        let colon = bytes.iter().position(|byte| !is_token_byte(*byte)).filter(|at| *at > 0 && bytes[*at] == b':');
+        let Some(colon) = colon else { return Err(misnamed(bytes)) };
         let value = trimmed(bytes, colon + 1);
-        if !bytes[value.clone()].iter().copied().all(is_value_byte) {
+        // Without an early end, which lets the compiler look at many bytes at a time.
+        if bytes[value.clone()].iter().fold(false, |found, byte| found | !is_value_byte(*byte)) {
             return Err(bad("a control character in a header field value"));
         }
+        let name = &bytes[..colon];
+        self.index.add(line.start..line.start + colon, line.start + value.start..line.start + value.end);
         self.fields.note(name, &bytes[value.clone()], line.start + value.start)
     }
 
@@ -281,6 +313,7 @@ impl HeadReader {
         };
         let has_body = !matches!(body, BodyLength::None | BodyLength::Length(0));
         let websocket = fields.options.wants_websocket(request.is_get, has_body, request.http10)?;
+        let is_plain = !request.http10 && matches!(request.form, Form::Origin) && !fields.chunked && !fields.is_special;
         Ok(Head {
             head_start: self.head_start,
             head_len,
@@ -289,6 +322,8 @@ impl HeadReader {
             body,
             http10: request.http10,
             websocket,
+            is_plain: is_plain && fields.options.is_simple(),
+            wants_close: fields.options.names_close(),
         })
     }
 }
@@ -302,6 +337,10 @@ impl Fields {
             10 if name.eq_ignore_ascii_case(b"connection") => self.options.note_connection(value),
             14 if name.eq_ignore_ascii_case(b"content-length") => self.note_content_length(value),
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.note_transfer_encoding(value),
+            2 | 6 | 7 | 10 | 14 | 16 | 18 | 19 => {
+                self.is_special |= SPECIAL.iter().any(|special| name.eq_ignore_ascii_case(special));
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -338,6 +377,15 @@ const METHOD_TOO_LONG: Refusal = bad("the method is too long; is this HTTP?");
 
 pub(super) const fn bad(detail: &'static str) -> Refusal {
     Refusal { reason: Reason::BadRequest, detail }
+}
+
+/// What is wrong with the name of a field.
+fn misnamed(line: &[u8]) -> Refusal {
+    let Some(colon) = line.iter().position(|byte| *byte == b':') else { return bad("a header field without a colon") };
+    match line[..colon].last() {
+        Some(b' ' | b'\t') => bad("white space before the colon of a header field"),
+        _ => bad("a header field name that is not a token"),
+    }
 }
 
 fn request_line(window: &[u8], line: Range<usize>) -> Result<RequestLine, Refusal> {
@@ -421,7 +469,7 @@ fn trimmed(bytes: &[u8], from: usize) -> Range<usize> {
 }
 
 fn find_byte(byte: u8, bytes: &[u8], from: usize) -> Option<usize> {
-    bytes.get(from..)?.iter().position(|candidate| *candidate == byte).map(|at| from + at)
+    memchr::memchr(byte, bytes.get(from..)?).map(|at| from + at)
 }
 
 /// Whether Pingora and the `http` crate keep each byte of the target. That is more than RFC 3986 allows (`|`, `{`, `\\`), as

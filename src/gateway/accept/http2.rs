@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::app::AcceptApp;
 use super::decoded::Decoded;
+use super::express::ExpressLane;
 use super::head::Refusal;
 use super::request_stream::RequestStream;
 use crate::leash::Leash;
@@ -126,7 +127,7 @@ impl Rate {
     }
 }
 
-impl<P: HttpServerApp + Send + Sync + 'static> AcceptApp<P> {
+impl<P: HttpServerApp + Send + Sync + 'static, L: ExpressLane> AcceptApp<P, L> {
     /// The requests of one HTTP/2 connection, side by side.
     pub(super) async fn streams(self: &Arc<Self>, stream: Stream) {
         let digest = Arc::new(Digest {

@@ -5,9 +5,11 @@
 //! request itself only when that request cannot be served by anyone, with bytes that its [`AcceptObserver`] makes.
 
 mod app;
+mod connection;
 mod crowd;
 mod decoded;
 mod drain;
+mod express;
 mod gate;
 pub mod head;
 mod http2;
@@ -17,7 +19,9 @@ mod request_stream;
 mod tls;
 
 pub use app::{AcceptApp, AcceptObserver, AcceptSettings, Protocol};
+pub use connection::Connection;
 pub use drain::{Drain, DrainSignal, DrainTimes};
+pub use express::{ExpressLane, Incoming, Served};
 pub use gate::{is_cut, is_malformed_body};
 pub use head::{HeadLimits, Refusal};
 pub use http2::Http2Limits;

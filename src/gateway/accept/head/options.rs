@@ -28,6 +28,9 @@ const NOT_TO_BE_NAMED: [&[u8]; 10] = [
 pub(super) struct Options {
     count: usize,
     names_upgrade: bool,
+    names_close: bool,
+    /// It says something else than whether the connection is kept.
+    has_others: bool,
     upgrade: Upgrade,
 }
 
@@ -55,8 +58,20 @@ impl Options {
                 return Err(bad("Connection names a field that is not about the connection"));
             }
             self.names_upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+            self.names_close |= option.eq_ignore_ascii_case(b"close");
+            self.has_others |= !option.eq_ignore_ascii_case(b"close") && !option.eq_ignore_ascii_case(b"keep-alive");
         }
         Ok(())
+    }
+
+    /// Whether nothing was said but that the connection is kept, or not, once at most; and nothing of another protocol.
+    pub(super) fn is_simple(&self) -> bool {
+        self.count <= 1 && !self.has_others && self.upgrade == Upgrade::None
+    }
+
+    /// Whether the connection is to be closed.
+    pub(super) const fn names_close(&self) -> bool {
+        self.names_close
     }
 
     /// Takes in an `Upgrade` field.

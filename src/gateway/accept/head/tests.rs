@@ -249,3 +249,53 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_plain_head_is_about_the_service_alone() {
+    let plain = |fields: &str| {
+        let request = format!("GET /x HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        let mut reader = HeadReader::new(HeadLimits::default());
+        let Verdict::Complete(head) = reader.advance(request.as_bytes()) else { panic!("refused: {fields}") };
+        assert_eq!(head.method(request.as_bytes()), b"GET");
+        (head.is_plain && reader.index().is_complete(), head.wants_close)
+    };
+    assert_eq!(plain(""), (true, false));
+    assert_eq!(plain("Connection: Keep-Alive\r\nContent-Length: 5\r\n"), (true, false));
+    assert_eq!(plain("connection: close\r\nAccept: */*\r\n"), (true, true));
+    let special = [
+        "Connection: close, keep-alive",
+        "Connection: x-hop",
+        "Connection: close\r\nConnection: close",
+        "Transfer-Encoding: chunked",
+        "Upgrade: h2c",
+        "Upgrade: websocket\r\nConnection: upgrade",
+        "Expect: 100-continue",
+        "TE: trailers",
+        "Trailer: Sum",
+        "Keep-Alive: timeout=5",
+        "Proxy-Connection: keep-alive",
+        "proxy-authorization: Basic eDp5",
+        "HTTP2-Settings: AAMAAABk",
+    ];
+    for fields in special {
+        assert!(!plain(&format!("{fields}\r\n")).0, "{fields}");
+    }
+    assert!(plain(&"A: b\r\n".repeat(63)).0);
+    assert!(!plain(&"A: b\r\n".repeat(64)).0, "more than are found again");
+    let old = b"GET /x HTTP/1.0\r\n\r\n";
+    let whole = b"GET http://a/x HTTP/1.1\r\nHost: a\r\n\r\n";
+    for request in [&old[..], whole] {
+        assert!(matches!(check(request, &HeadLimits::default()), Verdict::Complete(Head { is_plain: false, .. })));
+    }
+}
+
+#[test]
+fn fields_are_found_where_they_stand() {
+    let request = b"\r\nPUT /x HTTP/1.1\r\nHost:a\r\nEmpty:\r\nX-Long:  b c \t\r\n\r\n";
+    let mut reader = HeadReader::new(HeadLimits::default());
+    let Verdict::Complete(head) = reader.advance(request) else { panic!("refused") };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let found: Vec<_> = reader.index().fields(request).map(|(name, value)| (text(name), text(value))).collect();
+    let expected = [("Host", "a"), ("Empty", ""), ("X-Long", "b c")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!((found.as_slice(), head.method(request)), (&expected[..], &b"PUT"[..]));
+}
