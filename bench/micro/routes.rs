@@ -104,8 +104,8 @@ impl Request {
         self
     }
 
-    fn asked(&self) -> Asked<'_> {
-        Asked { target: &self.target, method: &self.method, headers: &self.headers }
+    fn asked(&self) -> Asked<'_, HeaderMap> {
+        Asked { target: &self.target, method: &self.method, fields: &self.headers }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::control::{Control, Role};
 use crate::leash::Leash;
 use crate::proxy::admit::{Asked, Plan, Way};
 use crate::proxy::affinity;
-use crate::proxy::answer;
+use crate::proxy::answer::{self, Framing};
 use crate::proxy::attempt::Attempt;
 use crate::proxy::client::{Client, Forwarding};
 use crate::proxy::ctx::{Ctx, Forward};
@@ -95,7 +95,7 @@ impl Edge {
         }
         let head = session.req_header();
         let target = head.raw_path();
-        let way = rules.routing.find(&Asked { target, method: &head.method, headers: &head.headers })?;
+        let way = rules.routing.find(&Asked { target, method: &head.method, fields: &head.headers })?;
         let is_own =
             || std::str::from_utf8(route::path_of(target)).is_ok_and(|path| self.shared.control.load().owns(path, self.role));
         (matches!(way, Way::V2) || !is_own()).then_some(way)
@@ -183,9 +183,9 @@ impl Edge {
     }
 
     /// Refuses an answer that could be read in two ways.
-    fn check_answer(&self, head: &ResponseHeader, ctx: &Ctx) -> Result<()> {
+    fn check_answer(&self, head: &ResponseHeader, ctx: &Ctx) -> Result<Framing> {
         let unfit = match answer::check(head.status, head.version, &head.headers, ctx.interim) {
-            Ok(()) => return Ok(()),
+            Ok(framing) => return Ok(framing),
             Err(unfit) => unfit,
         };
         unfit.limit().into_iter().for_each(|limit| self.shared.metrics.limit_hit(limit));
@@ -339,7 +339,7 @@ impl ProxyHttp for Edge {
                 None => drop(upstream_request.remove_header("X-Forwarded-Host")),
             }
         }
-        upstream_request.insert_header("X-Request-ID", ctx.request_id.clone())?;
+        upstream_request.insert_header("X-Request-ID", ctx.request_id.to_value())?;
         explain::remove_question(ctx, upstream_request);
         let preserve = forward.route.as_ref().and_then(|route| route.preserve_host);
         if let (false, Some(host)) = (preserve.unwrap_or(forward.service.policy.preserve_host), &upstream.x.host) {
@@ -389,7 +389,7 @@ impl ProxyHttp for Edge {
         ctx: &mut Ctx,
     ) -> Result<()> {
         let status = upstream_response.status;
-        self.check_answer(upstream_response, ctx)?;
+        let framing = self.check_answer(upstream_response, ctx)?;
         if status.is_informational() && status != http::StatusCode::SWITCHING_PROTOCOLS {
             ctx.interim = ctx.interim.saturating_add(1);
             return Ok(());
@@ -401,7 +401,7 @@ impl ProxyHttp for Edge {
             return Err(Error::explain(ErrorType::InvalidHTTPHeader, "an upgrade nobody asked for").into_up());
         }
         forward.is_tunnel = is_tunnel;
-        forward.ends_by_close = !is_tunnel && answer::ends_by_close(upstream_response.version, &upstream_response.headers);
+        forward.ends_by_close = !is_tunnel && framing.ends_by_close(upstream_response.version);
         if let Some(explanation) = &mut ctx.explanation {
             explanation.answered(status.as_u16(), clock::mono());
         }
@@ -482,7 +482,7 @@ impl ProxyHttp for Edge {
             upstream_response.insert_header("X-Vertice-Explain", field)?;
         }
         if !upstream_response.headers.contains_key("x-request-id") && !upstream_response.status.is_informational() {
-            upstream_response.insert_header("X-Request-ID", ctx.request_id.clone())?;
+            upstream_response.insert_header("X-Request-ID", ctx.request_id.to_value())?;
         }
         Ok(())
     }

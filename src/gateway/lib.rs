@@ -28,6 +28,7 @@ pub mod random;
 pub mod rates;
 pub mod registrar;
 pub mod reloads;
+pub mod request_id;
 pub mod resolve;
 pub mod server;
 pub mod store;

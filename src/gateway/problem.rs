@@ -1,5 +1,6 @@
 //! The answers that the gateway makes up itself: RFC 9457 problem details, the same from every room.
 
+use crate::request_id::RequestId;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use vertice_api::{FieldError, Problem, headers};
@@ -11,11 +12,11 @@ pub(crate) fn response(
     reason: Reason,
     detail: &str,
     retry_after_s: Option<u32>,
-    request_id: &HeaderValue,
+    request_id: &RequestId,
     errors: Vec<FieldError>,
 ) -> Response<Bytes> {
-    let id = request_id.to_str().unwrap_or_default();
-    let problem = Problem::new(reason.status(), reason.title(), reason.as_str(), detail.to_owned(), id).with_errors(errors);
+    let problem = Problem::new(reason.status(), reason.title(), reason.as_str(), detail.to_owned(), request_id.as_str())
+        .with_errors(errors);
     let body = serde_json::to_vec(&problem).unwrap_or_default();
     let mut response = Response::new(Bytes::from(body));
     *response.status_mut() = StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -23,7 +24,7 @@ pub(crate) fn response(
     fields.insert(header::CONTENT_TYPE, HeaderValue::from_static(headers::PROBLEM_JSON));
     fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     fields.insert("x-vertice-reason", HeaderValue::from_static(reason.as_str()));
-    fields.insert("x-request-id", request_id.clone());
+    fields.insert("x-request-id", request_id.to_value());
     if let Some(seconds) = retry_after_s {
         fields.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
@@ -35,7 +36,7 @@ pub(crate) fn response(
 
 /// The same as bytes of HTTP/1.1 that end the connection, for requests that never became one.
 #[must_use]
-pub(crate) fn wire(reason: Reason, detail: &str, request_id: &HeaderValue, date: &str) -> Vec<u8> {
+pub(crate) fn wire(reason: Reason, detail: &str, request_id: &RequestId, date: &str) -> Vec<u8> {
     let response = response(reason, detail, reason.retry_after_s(), request_id, Vec::new());
     let status = response.status();
     let mut out = format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or("Error")).into_bytes();

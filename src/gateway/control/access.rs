@@ -101,11 +101,12 @@ fn sent_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
 mod tests {
     use super::super::Role;
     use super::*;
+    use crate::request_id::RequestId;
     use http::HeaderValue;
 
     fn caller(address: &str, is_trusted_proxy: bool) -> Caller {
-        let request_id = HeaderValue::from_static("id");
-        Caller { address: address.parse().unwrap(), is_trusted_proxy, role: Role::Registry, request_id }
+        let (address, request_id) = (address.parse().unwrap(), RequestId::UNKNOWN);
+        Caller { address, is_trusted_proxy, role: Role::Registry, request_id }
     }
 
     fn status(access: &Access, caller: &Caller, fields: &[(&'static str, &'static str)]) -> u16 {

@@ -31,6 +31,7 @@ use crate::noticeboard::NoticeBoard;
 use crate::probe::Prober;
 use crate::registrar::Handle;
 use crate::reloads::Reloads;
+use crate::request_id::RequestId;
 use crate::resolve::Resolver;
 use crate::store::StoreState;
 use crate::telemetry::metrics::{Metrics, Scope};
@@ -82,7 +83,7 @@ pub struct Caller {
     /// The listener.
     pub role: Role,
     /// The request's id.
-    pub request_id: HeaderValue,
+    pub request_id: RequestId,
 }
 
 /// What the control plane was configured with.

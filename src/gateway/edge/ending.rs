@@ -170,7 +170,7 @@ fn write_access_log(shared: &Shared, session: &Session, ctx: &Ctx, status: u16) 
         retries: forward.map_or(0, |forward| forward.tried.attempts().saturating_sub(1)),
         watch: ctx.watch.unwrap_or_default(),
         reason: ctx.reason.map_or("", Reason::as_str),
-        request_id: ctx.request_id.to_str().unwrap_or_default(),
+        request_id: ctx.request_id.as_str(),
         user_agent: field("user-agent"),
         traceparent: field("traceparent"),
     });

@@ -5,7 +5,8 @@
 
 use crate::accept::is_grpc;
 use crate::proxy::fail::Failure;
-use http::{HeaderValue, Version};
+use crate::request_id::RequestId;
+use http::Version;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -21,13 +22,13 @@ pub(super) fn is_asked_for(head: &RequestHeader) -> bool {
 }
 
 /// Answers with a failure.
-pub(super) async fn fail(session: &mut Session, failure: &Failure, request_id: &HeaderValue) -> Result<()> {
+pub(super) async fn fail(session: &mut Session, failure: &Failure, request_id: &RequestId) -> Result<()> {
     let mut head = ResponseHeader::build(200, Some(6))?;
     head.insert_header("content-type", "application/grpc")?;
     head.insert_header("grpc-status", failure.reason.grpc_status().to_string())?;
     head.insert_header("grpc-message", utf8_percent_encode(&failure.detail, ENCODED).to_string())?;
     head.insert_header("x-vertice-reason", failure.reason.as_str())?;
-    head.insert_header("x-request-id", request_id.clone())?;
+    head.insert_header("x-request-id", request_id.to_value())?;
     if let Some(seconds) = failure.retry_after_s {
         head.insert_header("retry-after", seconds)?;
     }

@@ -72,7 +72,7 @@ fn caller(role: Role, ctx: &Ctx) -> Caller {
         address: ctx.client.map_or(unknown, |client| client.address),
         is_trusted_proxy: ctx.client.is_some_and(|client| client.is_trusted),
         role,
-        request_id: ctx.request_id.clone(),
+        request_id: ctx.request_id,
     }
 }
 

@@ -3,11 +3,11 @@
 use crate::accept::{AcceptObserver, Refusal};
 use crate::clock;
 use crate::problem;
-use crate::proxy::headers::new_request_id;
+use crate::request_id::RequestId;
 use crate::telemetry::access::{AccessLog, Entry};
 use crate::telemetry::metrics::Metrics;
 use bytes::Bytes;
-use http::{HeaderValue, Response};
+use http::Response;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -49,7 +49,7 @@ impl AcceptObserver for Observer {
 
 impl Observer {
     /// Counts and logs a refusal. Its id, and when it was.
-    fn note(&self, refusal: &Refusal, client: Option<SocketAddr>) -> (HeaderValue, u64) {
+    fn note(&self, refusal: &Refusal, client: Option<SocketAddr>) -> (RequestId, u64) {
         self.metrics.answered(refusal.reason);
         match refusal.reason {
             Reason::RequestTimeout => self.metrics.limit_hit("head_deadline"),
@@ -57,7 +57,7 @@ impl Observer {
             Reason::HeadersTooLarge => self.metrics.limit_hit("head_size"),
             _ => {}
         }
-        let (id, time_ms) = (new_request_id(), clock::wall_ms());
+        let (id, time_ms) = (RequestId::random(), clock::wall_ms());
         self.access.write(&Entry {
             time_ms,
             method: "-",
@@ -73,7 +73,7 @@ impl Observer {
             retries: 0,
             watch: "",
             reason: refusal.reason.as_str(),
-            request_id: id.to_str().unwrap_or_default(),
+            request_id: id.as_str(),
             user_agent: b"",
             traceparent: b"",
         });

@@ -1,10 +1,11 @@
 //! From a request to a service.
 
 use super::fail::Failure;
+use super::fields::Fields;
 use crate::aliases::Aliases;
 use crate::telemetry::service::RouteMetrics;
 use crate::upstream::{Hung, Service};
-use http::{HeaderMap, Method, header};
+use http::Method;
 use std::collections::HashMap;
 use std::sync::Arc;
 use vertice_core::route::{self, Incoming, Match, StaticRoute, StaticRoutes};
@@ -31,13 +32,13 @@ pub struct Plan {
 
 /// What of a request decides where it goes.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+pub struct Asked<'a, F> {
     /// The target in origin-form.
     pub target: &'a [u8],
     /// The method.
     pub method: &'a Method,
     /// The header fields.
-    pub headers: &'a HeaderMap,
+    pub fields: &'a F,
 }
 
 /// How a request leads to a service.
@@ -65,7 +66,7 @@ impl Routing {
 
     /// Which way leads from the request to a service; none when it is not for a service at all.
     #[must_use]
-    pub fn find(&self, request: &Asked<'_>) -> Option<Way<'_>> {
+    pub fn find(&self, request: &Asked<'_, impl Fields>) -> Option<Way<'_>> {
         if request.target.starts_with(b"/v2/") { Some(Way::V2) } else { self.routes.find(request).map(Way::Route) }
     }
 
@@ -87,7 +88,7 @@ impl Routing {
     }
 }
 
-impl Incoming for Asked<'_> {
+impl<F: Fields> Incoming for Asked<'_, F> {
     fn target(&self) -> &[u8] {
         self.target
     }
@@ -98,10 +99,10 @@ impl Incoming for Asked<'_> {
 
     /// A target in absolute-form has been checked to name the same host.
     fn host(&self) -> &[u8] {
-        self.headers.get(header::HOST).map_or(b"", |host| host.as_bytes())
+        self.fields.first("host").unwrap_or_default()
     }
 
     fn lines(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-        self.headers.get_all(name).into_iter().map(|value| value.as_bytes())
+        self.fields.all(name)
     }
 }

@@ -4,8 +4,9 @@
 //! an instance of a service that he may use anyway, or none.
 
 use super::client::Client;
+use super::fields::Fields;
 use crate::upstream::{Service, Upstream};
-use http::{HeaderMap, HeaderValue, header};
+use http::HeaderValue;
 use std::borrow::Cow;
 use std::net::IpAddr;
 use vertice_core::balance::{Preference, ring};
@@ -13,11 +14,11 @@ use vertice_core::policy::{Algorithm, HashKey, SameSite, Sticky};
 
 /// What the request says about who shall take it.
 #[must_use]
-pub fn preference(service: &Service, headers: &HeaderMap, client: Option<&Client>) -> Preference {
+pub fn preference(service: &Service, fields: &impl Fields, client: Option<&Client>) -> Preference {
     let balance = &service.policy.balance;
-    let key = if balance.algorithm == Algorithm::ConsistentHash { key(&balance.hash_key, headers, client) } else { None };
+    let key = if balance.algorithm == Algorithm::ConsistentHash { key(&balance.hash_key, fields, client) } else { None };
     let sticky = &balance.sticky;
-    let token = if sticky.enabled { cookie(headers, &name(sticky, service)).and_then(parse_token) } else { None };
+    let token = if sticky.enabled { cookie(fields, &name(sticky, service)).and_then(parse_token) } else { None };
     Preference { key, token: token.unwrap_or(0) }
 }
 
@@ -43,14 +44,14 @@ pub fn set_cookie(service: &Service, upstream: &Upstream, preference: &Preferenc
     HeaderValue::from_str(&field).ok()
 }
 
-fn key(from: &HashKey, headers: &HeaderMap, client: Option<&Client>) -> Option<u64> {
+fn key(from: &HashKey, fields: &impl Fields, client: Option<&Client>) -> Option<u64> {
     match from {
         HashKey::Address => client.map(|client| match client.address {
             IpAddr::V4(address) => ring::place(&address.octets()),
             IpAddr::V6(address) => ring::place(&address.octets()),
         }),
-        HashKey::Header(name) => headers.get(&**name).map(|value| ring::place(value.as_bytes())),
-        HashKey::Cookie(name) => cookie(headers, name).map(ring::place),
+        HashKey::Header(name) => fields.first(name).map(ring::place),
+        HashKey::Cookie(name) => cookie(fields, name).map(ring::place),
     }
 }
 
@@ -60,8 +61,8 @@ fn name<'a>(sticky: &'a Sticky, service: &Service) -> Cow<'a, str> {
 }
 
 /// The value of the first cookie of that name (RFC 6265 §5.4).
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
-    let pairs = headers.get_all(header::COOKIE).iter().flat_map(|field| field.as_bytes().split(|&byte| byte == b';'));
+fn cookie<'a>(fields: &'a impl Fields, name: &str) -> Option<&'a [u8]> {
+    let pairs = fields.all("cookie").flat_map(|field| field.split(|&byte| byte == b';'));
     pairs.map(<[u8]>::trim_ascii).find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
@@ -74,6 +75,7 @@ fn parse_token(value: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::{HeaderMap, header};
 
     fn headers(fields: &[&'static str]) -> HeaderMap {
         fields.iter().map(|field| (header::COOKIE, HeaderValue::from_static(field))).collect()

@@ -9,7 +9,8 @@
 //! fields and white space before a colon (RFC 9112 §5 lets a proxy repair both), bare line feeds (§2.2), and a length beside
 //! chunks, of which the chunks count (§6.3). The client gets well-formed fields and one framing in each case.
 
-use http::{HeaderMap, StatusCode, Version, header};
+use super::fields::Fields;
+use http::{StatusCode, Version};
 use vertice_core::decimal::decimal;
 
 /// Bytes of an answer's head: as many as a request's may have by default.
@@ -54,20 +55,48 @@ impl Unfit {
     }
 }
 
-/// Checks the head of an answer, interim ones included, of which `interim` came before.
+/// How the body of an answer ends, if it has one (RFC 9112 §6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// After so many bytes.
+    Length(u64),
+    /// With the last chunk.
+    Chunked,
+    /// The head does not say.
+    Unsaid,
+}
+
+impl Framing {
+    /// Whether nothing but the end of the connection ends it.
+    #[must_use]
+    pub fn ends_by_close(self, version: Version) -> bool {
+        self == Self::Unsaid && version < Version::HTTP_2
+    }
+}
+
+/// Checks the head of an answer, interim ones included, of which `interim` came before. How its body ends.
 ///
 /// # Errors
 /// Why it must not be passed on.
-pub fn check(status: StatusCode, version: Version, fields: &HeaderMap, interim: u16) -> Result<(), Unfit> {
-    let bytes = fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>();
-    if fields.len() > FIELDS_MAX || bytes > HEAD_BYTES_MAX {
+pub fn check(status: StatusCode, version: Version, fields: &impl Fields, interim: u16) -> Result<Framing, Unfit> {
+    let (mut count, mut bytes) = (0, 0);
+    let (mut length, mut is_chunked) = (Ok(None), Ok(false));
+    for (name, value) in fields.each() {
+        count += 1;
+        bytes += name.len() + value.len() + 4;
+        if name.eq_ignore_ascii_case(b"content-length") {
+            length = length.and_then(|earlier| another_length(earlier, value));
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            is_chunked = is_chunked.and_then(|earlier| another_coding(earlier, value));
+        }
+    }
+    if count > FIELDS_MAX || bytes > HEAD_BYTES_MAX {
         return Err(Unfit::Head);
     }
     if status.is_informational() && interim >= INTERIM_MAX {
         return Err(Unfit::Interim);
     }
-    let length = length(fields)?;
-    let is_chunked = is_chunked(fields)?;
+    let (length, is_chunked) = (length?, is_chunked?);
     if is_chunked && version < Version::HTTP_11 {
         return Err(Unfit::Ambiguous("Transfer-Encoding on HTTP/1.0"));
     }
@@ -78,56 +107,47 @@ pub fn check(status: StatusCode, version: Version, fields: &HeaderMap, interim: 
     if never_has_a_body && (is_chunked || length.is_some_and(|length| length > 0)) {
         return Err(Unfit::Ambiguous("a body where the status allows none"));
     }
-    Ok(())
+    Ok(if is_chunked { Framing::Chunked } else { length.map_or(Framing::Unsaid, Framing::Length) })
 }
 
-/// Whether nothing but the end of the connection ends the body of an answer that passed [`check`], if it has one.
-#[must_use]
-pub fn ends_by_close(version: Version, fields: &HeaderMap) -> bool {
-    version < Version::HTTP_2 && !fields.contains_key(header::CONTENT_LENGTH) && !fields.contains_key(header::TRANSFER_ENCODING)
-}
-
-fn length(fields: &HeaderMap) -> Result<Option<u64>, Unfit> {
-    let mut values = fields.get_all(header::CONTENT_LENGTH).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    if values.next().is_some() {
+fn another_length(earlier: Option<u64>, value: &[u8]) -> Result<Option<u64>, Unfit> {
+    if earlier.is_some() {
         return Err(Unfit::Ambiguous("more than one Content-Length"));
     }
-    decimal(value.as_bytes()).map(Some).ok_or(Unfit::Ambiguous("Content-Length is not one decimal number"))
+    decimal(value).map(Some).ok_or(Unfit::Ambiguous("Content-Length is not one decimal number"))
 }
 
-fn is_chunked(fields: &HeaderMap) -> Result<bool, Unfit> {
-    let mut values = fields.get_all(header::TRANSFER_ENCODING).iter();
-    match (values.next(), values.next()) {
-        (None, _) => Ok(false),
-        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(true),
-        _ => Err(Unfit::Ambiguous("Transfer-Encoding is something other than chunked, once")),
+fn another_coding(earlier: bool, value: &[u8]) -> Result<bool, Unfit> {
+    if earlier || !value.eq_ignore_ascii_case(b"chunked") {
+        return Err(Unfit::Ambiguous("Transfer-Encoding is something other than chunked, once"));
     }
+    Ok(true)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
+    use crate::proxy::fields::tests::Sent;
+    use http::HeaderMap;
 
-    fn verdict(status: u16, version: Version, fields: &[(&'static str, &str)]) -> Result<(), Unfit> {
-        let mut map = HeaderMap::new();
-        for (name, value) in fields {
-            map.append(*name, HeaderValue::from_str(value).unwrap());
-        }
-        check(StatusCode::from_u16(status).unwrap(), version, &map, 0)
+    fn verdict(status: u16, version: Version, fields: &[(&str, &str)]) -> Result<Framing, Unfit> {
+        let (status, fields) = (StatusCode::from_u16(status).unwrap(), Sent(fields));
+        let verdict = check(status, version, &fields, 0);
+        assert_eq!(check(status, version, &fields.map(), 0), verdict, "a map and a list mean the same");
+        verdict
     }
 
     #[test]
     fn one_length_or_chunks_or_the_end_of_the_connection() {
-        for fields in [
-            &[][..],
-            &[("content-length", "0")],
-            &[("content-length", "9223372036854775807")],
-            &[("transfer-encoding", "Chunked")],
+        for (fields, framing) in [
+            (&[][..], Framing::Unsaid),
+            (&[("content-length", "0")], Framing::Length(0)),
+            (&[("Content-Length", "9223372036854775807")], Framing::Length(i64::MAX.unsigned_abs())),
+            (&[("Transfer-Encoding", "Chunked")], Framing::Chunked),
         ] {
-            assert_eq!(verdict(200, Version::HTTP_11, fields), Ok(()), "{fields:?}");
+            assert_eq!(verdict(200, Version::HTTP_11, fields), Ok(framing), "{fields:?}");
         }
+        assert!(Framing::Unsaid.ends_by_close(Version::HTTP_11) && !Framing::Unsaid.ends_by_close(Version::HTTP_2));
         for fields in [
             &[("content-length", "5"), ("content-length", "5")][..],
             &[("content-length", "5, 5")],
@@ -149,22 +169,26 @@ mod tests {
     #[test]
     fn a_status_without_a_body_has_none() {
         for status in [103, 204] {
-            assert_eq!(verdict(status, Version::HTTP_11, &[("content-length", "0")]), Ok(()));
+            assert_eq!(verdict(status, Version::HTTP_11, &[("content-length", "0")]), Ok(Framing::Length(0)));
             assert!(verdict(status, Version::HTTP_11, &[("content-length", "5")]).is_err(), "{status}");
             assert!(verdict(status, Version::HTTP_11, &[("transfer-encoding", "chunked")]).is_err(), "{status}");
         }
         // The length of what it stands for.
-        assert_eq!(verdict(304, Version::HTTP_11, &[("content-length", "5")]), Ok(()));
+        assert_eq!(verdict(304, Version::HTTP_11, &[("content-length", "5")]), Ok(Framing::Length(5)));
     }
 
     #[test]
     fn heads_and_interim_answers_have_limits() {
         let large = "y".repeat(HEAD_BYTES_MAX);
         assert_eq!(verdict(200, Version::HTTP_11, &[("x", &large)]), Err(Unfit::Head));
-        assert_eq!(verdict(200, Version::HTTP_11, &vec![("x", "y"); FIELDS_MAX]), Ok(()));
+        assert_eq!(verdict(200, Version::HTTP_11, &vec![("x", "y"); FIELDS_MAX]), Ok(Framing::Unsaid));
         assert_eq!(verdict(200, Version::HTTP_11, &vec![("x", "y"); FIELDS_MAX + 1]), Err(Unfit::Head));
         let after = |interim| check(StatusCode::PROCESSING, Version::HTTP_11, &HeaderMap::new(), interim);
-        assert_eq!((after(99), after(100)), (Ok(()), Err(Unfit::Interim)));
-        assert_eq!(check(StatusCode::OK, Version::HTTP_11, &HeaderMap::new(), 100), Ok(()), "the answer itself is none");
+        assert_eq!((after(99), after(100)), (Ok(Framing::Unsaid), Err(Unfit::Interim)));
+        assert_eq!(
+            check(StatusCode::OK, Version::HTTP_11, &HeaderMap::new(), 100),
+            Ok(Framing::Unsaid),
+            "the answer itself is none"
+        );
     }
 }

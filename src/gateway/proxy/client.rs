@@ -1,5 +1,6 @@
 //! Who the client is, and what we tell the instance about it.
 
+use super::fields::Fields;
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -20,14 +21,14 @@ impl Client {
     /// peer is one. An entry that names no address hides the client: it is then [unspecified](Ipv4Addr::UNSPECIFIED), which no
     /// rule allows anything, and never the proxy in front of it.
     #[must_use]
-    pub fn find(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
+    pub fn find(peer: IpAddr, fields: &impl Fields, trusted: &[IpNet]) -> Self {
         let peer = peer.to_canonical();
         let is_proxy = |address: IpAddr| trusted.iter().any(|network| network.contains(&address));
         if trusted.is_empty() || !is_proxy(peer) {
             return Self { peer, address: peer, is_trusted: false };
         }
         let mut address = peer;
-        for hop in hops(headers).iter().rev() {
+        for hop in hops(fields).iter().rev() {
             address = parse_hop(hop).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
             if !is_proxy(address) {
                 break;
@@ -38,13 +39,13 @@ impl Client {
 }
 
 /// The chain of hops as proxies wrote it down, the client first.
-fn hops(headers: &HeaderMap) -> Vec<String> {
-    let fields = |name: &str| headers.get_all(name).iter().map(|field| String::from_utf8_lossy(field.as_bytes()));
-    if headers.contains_key("x-forwarded-for") {
-        return fields("x-forwarded-for").flat_map(|field| field.split(',').map(str::to_owned).collect::<Vec<_>>()).collect();
+fn hops(fields: &impl Fields) -> Vec<String> {
+    let lines = |name| fields.all(name).map(String::from_utf8_lossy);
+    if fields.has("x-forwarded-for") {
+        return lines("x-forwarded-for").flat_map(|field| field.split(',').map(str::to_owned).collect::<Vec<_>>()).collect();
     }
     let hop = |element: &str| forwarded_for(element).unwrap_or_default().to_owned();
-    fields("forwarded").flat_map(|field| split_unquoted(&field, ',').map(hop).collect::<Vec<_>>()).collect()
+    lines("forwarded").flat_map(|field| split_unquoted(&field, ',').map(hop).collect::<Vec<_>>()).collect()
 }
 
 /// The `for` parameter of one element of `Forwarded` (RFC 7239 §4). An element with a quoted string that does not end has

@@ -6,9 +6,9 @@ use super::explain::Explanation;
 use super::limits::Quoted;
 use super::overload::Permit;
 use super::rules::Rules;
+use crate::request_id::RequestId;
 use crate::telemetry::metrics::RequestInFlight;
 use crate::upstream::Service;
-use http::HeaderValue;
 use std::sync::Arc;
 use vertice_core::balance::{Preference, Tried};
 use vertice_core::policy::Timeouts;
@@ -26,7 +26,7 @@ pub struct Ctx {
     /// Who sent it.
     pub client: Option<Client>,
     /// Its id.
-    pub request_id: HeaderValue,
+    pub request_id: RequestId,
     /// Where it goes, once that is known.
     pub forward: Option<Forward>,
     /// How it stands with its rate limits, if there are any.
@@ -102,13 +102,11 @@ impl Ctx {
     /// A request that has just arrived.
     #[must_use]
     pub fn new(started: Now, rules: Arc<Rules>, in_flight: RequestInFlight) -> Self {
-        let request_id = HeaderValue::from_static("-");
-        let in_flight = Some(in_flight);
         Self {
             started,
             rules,
             client: None,
-            request_id,
+            request_id: RequestId::UNKNOWN,
             forward: None,
             quoted: None,
             reason: None,
@@ -116,7 +114,7 @@ impl Ctx {
             interim: 0,
             explanation: None,
             watch: None,
-            in_flight,
+            in_flight: Some(in_flight),
         }
     }
 

@@ -1,28 +1,13 @@
 //! Header rules that are not about the client's address.
 
-use crate::random::random;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use super::fields::Fields;
+use crate::request_id::RequestId;
+use http::{HeaderMap, StatusCode};
 
-/// Longer request ids are replaced by one of ours.
-const REQUEST_ID_MAX: usize = 128;
-
-/// The client's request id when it is well-formed (at most 128 letters, digits, `.`, `_`, `-`), else a new one.
+/// The client's request id when it is well-formed, else a new one.
 #[must_use]
-pub fn request_id(headers: &HeaderMap) -> HeaderValue {
-    let well_formed = |value: &&HeaderValue| {
-        let bytes = value.as_bytes();
-        (1..=REQUEST_ID_MAX).contains(&bytes.len()) && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(b))
-    };
-    headers.get("x-request-id").filter(well_formed).cloned().unwrap_or_else(new_request_id)
-}
-
-/// A new request id: 128 random bits in hex.
-#[must_use]
-pub fn new_request_id() -> HeaderValue {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let bits = u128::from(random()) << 64 | u128::from(random());
-    let digits: [u8; 32] = std::array::from_fn(|at| HEX[(bits >> (at * 4) & 15) as usize]);
-    HeaderValue::from_bytes(&digits).unwrap_or(HeaderValue::from_static("-"))
+pub fn request_id(fields: &impl Fields) -> RequestId {
+    fields.first("x-request-id").and_then(RequestId::of_client).unwrap_or_else(RequestId::random)
 }
 
 /// Fields that a service may take for the forwarding fields which we set: those spelled with `_` for `-`. CGI and WSGI, which
@@ -37,8 +22,8 @@ pub fn forwarding_lookalikes(headers: &HeaderMap) -> Vec<http::HeaderName> {
 
 /// Whether a request that asks for an upgrade asks for the one that is passed on: to WebSocket, and to nothing beside it.
 #[must_use]
-pub fn names_websocket(headers: &HeaderMap) -> bool {
-    headers.get(http::header::UPGRADE).is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"))
+pub fn names_websocket(fields: &impl Fields) -> bool {
+    fields.first("upgrade").is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
 }
 
 /// Fields of an answer that concern only the connection to the instance (RFC 9110 §7.6.1); `Connection` itself and
@@ -70,21 +55,7 @@ fn is_nominable(name: &http::HeaderName) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ids_are_kept_only_when_well_formed() {
-        let with = |value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("x-request-id", HeaderValue::from_str(value).unwrap());
-            request_id(&headers)
-        };
-        assert_eq!(with("abc-1.2_3"), "abc-1.2_3");
-        for bad in ["", "a b", "a\"b", &"x".repeat(129)] {
-            let made = with(bad);
-            assert_eq!(made.len(), 32, "{bad}");
-        }
-        assert_ne!(new_request_id(), new_request_id());
-    }
+    use http::HeaderValue;
 
     #[test]
     fn underscores_make_lookalikes() {

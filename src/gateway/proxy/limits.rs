@@ -2,9 +2,10 @@
 
 use super::client::Client;
 use super::fail::Failure;
+use super::fields::Fields;
 use crate::rates::{self, Rate};
 use crate::telemetry::metrics::Metrics;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ const VALUE_MAX: usize = 128;
 
 /// What of a request its limits look at.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+pub struct Asked<'a, F> {
     /// Where it goes.
     pub service: &'a ServiceName,
     /// The name of its route, unless it came under `/v2/`.
@@ -26,7 +27,7 @@ pub struct Asked<'a> {
     /// Who sent it.
     pub client: Option<&'a Client>,
     /// Its header fields.
-    pub fields: &'a HeaderMap,
+    pub fields: &'a F,
 }
 
 /// How a request stands with the limit that is nearest to its end: what `RateLimit` says.
@@ -40,7 +41,12 @@ pub struct Quoted {
 ///
 /// # Errors
 /// `rate_limited`, with the time after which one request would be admitted.
-pub fn admit(rates: &[Arc<Rate>], asked: &Asked<'_>, now: Moment, metrics: &Metrics) -> (Option<Quoted>, Result<(), Failure>) {
+pub fn admit(
+    rates: &[Arc<Rate>],
+    asked: &Asked<'_, impl Fields>,
+    now: Moment,
+    metrics: &Metrics,
+) -> (Option<Quoted>, Result<(), Failure>) {
     let mut nearest: Option<Quoted> = None;
     for (at, rate) in rates.iter().enumerate() {
         if !asked.is_held_by(rate) {
@@ -63,7 +69,7 @@ pub fn admit(rates: &[Arc<Rate>], asked: &Asked<'_>, now: Moment, metrics: &Metr
     (nearest, Ok(()))
 }
 
-impl Asked<'_> {
+impl<F: Fields> Asked<'_, F> {
     fn is_held_by(&self, rate: &Rate) -> bool {
         rate.limit.holds_for(self.service, self.route.unwrap_or(RateLimit::V2))
     }
@@ -74,7 +80,7 @@ impl Asked<'_> {
             By::Service => look(self.service.as_str().as_bytes()),
             By::Route => look(self.route.unwrap_or(RateLimit::V2).as_bytes()),
             By::Client => self.client_key(look),
-            By::Header(name) => match self.fields.get(&**name).map(HeaderValue::as_bytes) {
+            By::Header(name) => match self.fields.first(name) {
                 Some(value) if !value.is_empty() => value_key(value, look),
                 _ => self.client_key(look),
             },
@@ -134,6 +140,7 @@ impl Quoted {
 mod tests {
     use super::*;
     use crate::rates::Rates;
+    use http::HeaderMap;
     use vertice_core::limiter::Quota;
 
     struct Rig {

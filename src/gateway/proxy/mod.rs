@@ -11,6 +11,7 @@ pub mod client;
 pub mod ctx;
 pub mod explain;
 pub mod fail;
+pub mod fields;
 pub mod headers;
 pub mod limits;
 pub mod overload;

@@ -2,9 +2,10 @@
 
 use super::client::Client;
 use super::fail::Failure;
+use super::fields::{self, Fields};
 use crate::clock;
 use crate::telemetry::metrics::Metrics;
-use http::{HeaderMap, StatusCode, header};
+use http::StatusCode;
 use std::sync::Arc;
 use vertice_core::cell::ServiceCells;
 use vertice_core::concurrency::{Concurrency, Slots};
@@ -71,7 +72,7 @@ impl Permit {
     }
 
     /// An answer begins. What is a tunnel or an event stream from now on is no work any more, and gives its places back.
-    pub fn answered(&mut self, status: StatusCode, fields: &HeaderMap) {
+    pub fn answered(&mut self, status: StatusCode, fields: &impl Fields) {
         let is_tunnel = status == StatusCode::SWITCHING_PROTOCOLS;
         if let (Some((cells, policy)), Some(sent)) = (&self.service, self.sent.take())
             && !is_tunnel
@@ -104,8 +105,8 @@ impl Drop for Permit {
 /// How important a request is: as configured, or less when it says so. A client cannot raise itself; a trusted proxy can, with
 /// `X-Vertice-Priority`. What browsers send by themselves (RFC 9218) passes through proxies, and only ever lowers.
 #[must_use]
-pub fn priority(configured: Priority, client: Option<&Client>, fields: &HeaderMap) -> Priority {
-    let text = |name: &str| fields.get(name).and_then(|value| value.to_str().ok());
+pub fn priority(configured: Priority, client: Option<&Client>, fields: &impl Fields) -> Priority {
+    let text = |name: &str| fields.first(name).and_then(fields::text);
     match text("x-vertice-priority").and_then(|word| Priority::parse(word.trim())) {
         Some(asked) if client.is_some_and(|client| client.is_trusted) => asked,
         Some(asked) => asked.min(configured),
@@ -127,15 +128,15 @@ fn shed(limit: &str, detail: &'static str, priority: Priority, metrics: &Metrics
 
 /// Whether an answer is a stream of events, which may last for ever.
 #[must_use]
-pub fn is_event_stream(fields: &HeaderMap) -> bool {
-    let kind = fields.get(header::CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
-    kind.get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"))
+pub fn is_event_stream(fields: &impl Fields) -> bool {
+    let kind = fields.first("content-type").and_then(|kind| kind.get(..17));
+    kind.is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
+    use http::{HeaderMap, HeaderValue};
     use std::net::{IpAddr, Ipv4Addr};
 
     const FIXED: Concurrency = Concurrency { max: Some(2), is_adaptive: false, min: 1 };

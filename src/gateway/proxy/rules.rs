@@ -5,12 +5,12 @@ use super::admit::Routing;
 use super::client::Client;
 use super::ctx::Forward;
 use super::fail::Failure;
+use super::fields::Fields;
 use super::limits::{self, Asked, Quoted};
 use super::overload::{self, Permit, Process};
 use crate::clock;
 use crate::rates::Rate;
 use crate::telemetry::metrics::Metrics;
-use http::HeaderMap;
 use ipnet::IpNet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +48,7 @@ impl Rules {
         &self,
         forward: &mut Forward,
         client: Option<&Client>,
-        fields: &HeaderMap,
+        fields: &impl Fields,
         metrics: &Metrics,
     ) -> (Option<Quoted>, Result<(), Failure>) {
         let (service, route) = (&forward.service, forward.route.as_deref());

@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr};
 use vertice_core::endpoint::{Endpoint, Guard};
 use vertice_gateway::control::{Caller, Error, Role, parse_heartbeat, parse_registration};
+use vertice_gateway::request_id::RequestId;
 
 pub(crate) fn check(bytes: &[u8]) {
     let mut headers = HeaderMap::new();
@@ -15,7 +16,7 @@ pub(crate) fn check(bytes: &[u8]) {
         address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
         is_trusted_proxy: false,
         role: Role::Registry,
-        request_id: HeaderValue::from_static("fuzz"),
+        request_id: RequestId::UNKNOWN,
     };
     let plain = serde_json::from_slice::<Value>(bytes).ok();
     let said = |field: &str| plain.as_ref().and_then(|value| value[field].as_str().map(str::to_owned));
