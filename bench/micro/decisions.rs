@@ -25,6 +25,7 @@ use vertice_core::seed;
 use vertice_core::table::{Bare, Snapshot};
 use vertice_core::time::Moment;
 use vertice_gateway::accept::head::{HeadLimits, check};
+use vertice_gateway::clock;
 use vertice_gateway::proxy::attempt::Attempt;
 
 #[global_allocator]
@@ -66,10 +67,12 @@ fn attempt(c: &mut Criterion) {
     let names = world::shuffled_names(SERVICES);
     let one = |at: usize| {
         let service = table.load().get(&names[at % names.len()]).cloned();
-        let attempt = service.and_then(|service| Attempt::start(&service, &mut Tried::default(), &Preference::default()).ok());
+        let (tried, preference) = (&mut Tried::default(), Preference::default());
+        let attempt = service.and_then(|service| Attempt::start(&service, tried, &preference, clock::mono()).ok());
         if let Some(mut attempt) = attempt {
-            attempt.answered();
-            attempt.end(Ending::Answered { status: 200 });
+            let now = clock::mono();
+            attempt.answered(now);
+            attempt.end(Ending::Answered { status: 200 }, now);
         }
     };
     for threads in [1, 2] {

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use std::hint::black_box;
 use std::sync::Arc;
 use vertice_core::route::{HeaderPattern, HostPattern, PathPattern, Pattern, StaticRoute, clashes};
-use vertice_gateway::proxy::admit::{Asked, Routing, Way};
+use vertice_gateway::proxy::admit::{Asked, OwnPaths, Routing, Way};
 
 /// The longest target that is accepted by default.
 const TARGET_BYTES: usize = 16 * 1024;
@@ -119,7 +119,7 @@ fn rest_at(routing: &Routing, request: &Request) -> Option<usize> {
 fn routing(routes: Vec<StaticRoute>) -> Routing {
     let patterns: Vec<Pattern> = routes.iter().map(|route| route.pattern.clone()).collect();
     assert_eq!(clashes(&patterns), []);
-    Routing::new(routes, Arc::default(), 7)
+    Routing::new(routes, Arc::default(), OwnPaths::default(), 7)
 }
 
 /// By turns: a prefix, an exact path, a host, a wildcard, a method with a header.

@@ -268,6 +268,7 @@ impl Registry {
             return None;
         }
         let (usable, lineup) = Lineup::arrange(&instances, &policy.balance, old.map(|service| &service.lineup));
+        let x = attach.service(name, &usable, old.map(|service| &service.x));
         Some(Service {
             name: name.clone(),
             policy: policy.clone(),
@@ -277,7 +278,7 @@ impl Registry {
             cells: old.map_or_else(Arc::default, |service| service.cells.clone()),
             is_fallback: fallback.is_some(),
             changed_at,
-            x: attach.service(name, policy, old.map(|service| &service.x)),
+            x,
         })
     }
 

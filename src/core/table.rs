@@ -22,14 +22,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What the shell hangs on services and instances (connection templates, metric handles), and how it makes them.
-pub trait Attach {
+pub trait Attach: Sized {
     /// Hangs on a service.
     type Service: Send + Sync;
     /// Hangs on an instance.
     type Instance: Send + Sync;
 
-    /// Makes what hangs on a service; `old` is what hung on it in the snapshot before.
-    fn service(&self, name: &ServiceName, policy: &Policy, old: Option<&Self::Service>) -> Self::Service;
+    /// Makes what hangs on a service with these `usable` instances; `old` is what hung on it in the snapshot before.
+    fn service(&self, name: &ServiceName, usable: &[Arc<Upstream<Self>>], old: Option<&Self::Service>) -> Self::Service;
 
     /// Makes what hangs on an instance.
     fn instance(&self, facts: &Facts, addresses: &[SocketAddr], policy: &Policy) -> Self::Instance;
@@ -47,7 +47,7 @@ pub struct Bare;
 impl Attach for Bare {
     type Service = ();
     type Instance = ();
-    fn service(&self, _name: &ServiceName, _policy: &Policy, _old: Option<&()>) {}
+    fn service(&self, _name: &ServiceName, _usable: &[Arc<Upstream<Self>>], _old: Option<&()>) {}
     fn instance(&self, _facts: &Facts, _addresses: &[SocketAddr], _policy: &Policy) {}
 }
 

@@ -15,21 +15,21 @@ use crate::accept::Drain;
 use crate::clock;
 use crate::control::{Control, Role};
 use crate::leash::Leash;
-use crate::proxy::admit::{Asked, Plan, Way};
+use crate::proxy::admit::{self, Asked, Way};
 use crate::proxy::affinity;
 use crate::proxy::answer::{self, Framing};
 use crate::proxy::attempt::Attempt;
-use crate::proxy::client::{Client, Forwarding};
+use crate::proxy::client::Forwarding;
 use crate::proxy::ctx::{Ctx, Forward};
 use crate::proxy::fail::Failure;
 use crate::proxy::headers;
 use crate::proxy::limits::Quoted;
-use crate::proxy::overload::Permit;
 use crate::proxy::overload::is_event_stream;
 use crate::proxy::rules::Rules;
 use crate::proxy::watch::{Watch, Watchdog};
 use crate::random::random;
 use crate::rates::Rates;
+use crate::resolve::Resolver;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{self, Table};
@@ -53,7 +53,6 @@ use vertice_core::decimal::decimal;
 use vertice_core::outcome::Ending;
 use vertice_core::reason::Reason;
 use vertice_core::route;
-use vertice_core::time::Moment;
 
 /// Shared by the listeners' proxies.
 pub struct Shared {
@@ -63,6 +62,8 @@ pub struct Shared {
     pub control: ArcSwap<Control>,
     /// The routing table.
     pub table: Arc<Table>,
+    /// Names of instances, which are looked up again when one cannot be reached.
+    pub resolver: Arc<Resolver>,
     /// The rate limits in force, whatever rules name them.
     pub rates: Arc<Rates>,
     /// Watches over silent instances.
@@ -88,77 +89,25 @@ impl Edge {
         Self { shared, role }
     }
 
-    /// The way to a service, if the request is for one; the gateway's own paths win over routes.
+    /// The way to a service, if the request is for one.
     fn way<'r>(&self, rules: &'r Rules, session: &Session) -> Option<Way<'r>> {
-        if self.role != Role::Gateway {
-            return None;
-        }
         let head = session.req_header();
-        let target = head.raw_path();
-        let way = rules.routing.find(&Asked { target, method: &head.method, fields: &head.headers })?;
-        let is_own =
-            || std::str::from_utf8(route::path_of(target)).is_ok_and(|path| self.shared.control.load().owns(path, self.role));
-        (matches!(way, Way::V2) || !is_own()).then_some(way)
+        let asked = Asked { target: head.raw_path(), method: &head.method, fields: &head.headers };
+        if self.role == Role::Gateway { rules.routing.find(&asked) } else { None }
     }
 
-    /// Finds the service and makes the first pick, so that a refusal costs no connection.
+    /// Finds the service and takes the request in.
     fn admit(&self, rules: &Rules, way: Way<'_>, session: &Session, ctx: &mut Ctx) -> Result<(), Failure> {
-        let target = session.req_header().raw_path();
-        let table = self.shared.table.load();
-        let Plan { service, route, rest_at } = rules.routing.plan(way, target, &table)?;
-        let timeouts = route.as_ref().and_then(|route| route.timeouts).unwrap_or(service.policy.timeouts);
-        let preference = affinity::preference(&service, &session.req_header().headers, ctx.client.as_ref());
-        let mut forward = Forward {
-            service,
-            route,
-            rest_at,
-            timeouts,
-            end: timeouts.request.map_or(Moment::from_nanos(u64::MAX), |whole| ctx.started.mono.plus(whole)),
-            is_upgrade: session.is_upgrade_req() && headers::names_websocket(&session.req_header().headers),
-            is_tunnel: false,
-            ends_by_close: false,
-            preference,
-            permit: Permit::default(),
-            tried: vertice_core::balance::Tried::default(),
-            next: None,
-            attempt: None,
-            stale_retried: false,
-            body_started: false,
-            request_sent: false,
-        };
-        let half_close = forward.route.as_ref().and_then(|route| route.allow_half_close);
-        if half_close.unwrap_or(forward.service.policy.allow_half_close) {
-            Leash::current().iter().for_each(|leash| leash.allow_half_close());
+        let head = session.req_header();
+        let plan = rules.routing.plan(way, head.raw_path(), &self.shared.table.load())?;
+        let admitted = admit::admit(ctx, plan, &head.headers, content_length(session), &self.shared.metrics);
+        if let Some(forward) = &mut ctx.forward {
+            forward.is_upgrade = session.is_upgrade_req() && headers::names_websocket(&head.headers);
+            if forward.allows_half_close {
+                Leash::current().iter().for_each(|leash| leash.allow_half_close());
+            }
         }
-        forward.service.cells.retry_budget.earn();
-        if let Some(explanation) = &mut ctx.explanation {
-            explanation.found(
-                &forward.service,
-                forward.route.as_ref().map(|route| &*route.name),
-                table.generation(),
-                clock::mono(),
-            );
-        }
-        if let Some(limit) = forward.body_limit()
-            && content_length(session).is_some_and(|length| length > limit)
-        {
-            self.shared.metrics.limit_hit("body_bytes");
-            ctx.forward = Some(forward);
-            return Err(body_too_large(limit));
-        }
-        let (client, fields) = (ctx.client.as_ref(), &session.req_header().headers);
-        let (quoted, taken_in) = rules.take_in(&mut forward, client, fields, &self.shared.metrics);
-        ctx.quoted = quoted;
-        let name = forward.service.name.as_str();
-        let first = taken_in.and_then(|()| {
-            let first = Attempt::start(&forward.service, &mut forward.tried, &forward.preference);
-            first.map_err(|refusal| Failure::no_pick(refusal, name, clock::mono()))
-        });
-        let refused = first.as_ref().err().cloned();
-        forward.next = first.ok();
-        // Kept even when nobody can be picked: the refusal is the service's in the metrics.
-        ctx.forward = Some(forward);
-        refused.map_or(Ok(()), Err)
+        admitted
     }
 
     fn peer(attempt: &mut Attempt, forward: &Forward) -> Option<Box<HttpPeer>> {
@@ -217,7 +166,7 @@ impl ProxyHttp for Edge {
     type CTX = Ctx;
 
     fn new_ctx(&self) -> Ctx {
-        Ctx::new(clock::now(), self.shared.rules.load_full(), self.shared.metrics.request_starts())
+        Ctx::new(clock::mono(), self.shared.rules.load_full(), self.shared.metrics.request_starts())
     }
 
     /// No modules: compression is the services' own business, and its module costs 5 % of a request.
@@ -236,9 +185,7 @@ impl ProxyHttp for Edge {
         session.set_write_timeout(Some(settings.write_stall));
         session.set_total_drain_timeout(Some(settings.body_stall));
         let peer = session.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip);
-        let fields = &session.req_header().headers;
-        ctx.client = peer.map(|peer| Client::find(peer, fields, &settings.trusted_proxies));
-        ctx.request_id = headers::request_id(fields);
+        ctx.identify(peer, &session.req_header().headers);
         Ok(())
     }
 
@@ -296,7 +243,7 @@ impl ProxyHttp for Edge {
         // Until the request has been sent the client's own limits apply, and the bound on the whole request.
         let end = forward.end;
         if let Some(attempt) = &mut forward.attempt {
-            attempt.connected();
+            attempt.connected(clock::mono());
             let tunnel_socket = attempt.tunnel_socket.take().and_then(|socket| socket.lock().take());
             let watchdog = &self.shared.watchdog;
             let leash = Leash::current().unwrap_or_default();
@@ -409,15 +356,16 @@ impl ProxyHttp for Edge {
             return Err(Error::explain(ErrorType::HTTPStatus(status.as_u16()), "another instance is asked").into_up());
         }
         let Some(forward) = &mut ctx.forward else { return Ok(()) };
-        forward.permit.answered(status, &upstream_response.headers);
+        let now = clock::mono();
+        forward.permit.answered(status, &upstream_response.headers, now);
         if let Some(attempt) = &mut forward.attempt {
-            attempt.answered();
+            attempt.answered(now);
             if let (true, Some(watch)) = (is_tunnel, &attempt.watch) {
                 watch.lift_end();
             }
             if is_tunnel || (attempt.is_probe() && is_event_stream(&upstream_response.headers)) {
                 // It may last for hours; that it was opened is the news, and a half-open breaker waits for it.
-                attempt.end(Ending::Answered { status: status.as_u16() });
+                attempt.end(Ending::Answered { status: status.as_u16() }, now);
             }
         }
         Self::expect_more(ctx);
@@ -561,8 +509,4 @@ fn scheme(session: &Session) -> &'static str {
 
 fn content_length(session: &Session) -> Option<u64> {
     decimal(session.req_header().headers.get(http::header::CONTENT_LENGTH)?.as_bytes())
-}
-
-fn body_too_large(limit: u64) -> Failure {
-    Failure::new(Reason::BodyTooLarge, format!("The body is larger than {limit} bytes."))
 }

@@ -10,7 +10,7 @@ use crate::accept::{
 use crate::active_probes::ActiveProbes;
 use crate::clock;
 use crate::config::{AccessLog as AccessSetting, Config, FileWatch, Secret, Source, StoreKind, TlsSettings, Token};
-use crate::control::{Access, Control, HealthCache, Quotas, Renderings, Role, Settings, TokenCheck};
+use crate::control::{Access, Control, HealthCache, Quotas, Renderings, Role, Settings, TokenCheck, paths_on_gateway};
 use crate::descriptors;
 use crate::edge::{Edge, Observer, Shared};
 use crate::held::HeldProbes;
@@ -19,7 +19,7 @@ use crate::noticeboard::NoticeBoard;
 use crate::outliers::Outliers;
 use crate::persistence::Persistence;
 use crate::probe::Prober;
-use crate::proxy::admit::Routing;
+use crate::proxy::admit::{OwnPaths, Routing};
 use crate::proxy::overload::Process;
 use crate::proxy::rules::{self, Rules};
 use crate::proxy::watch::SWEEP;
@@ -175,7 +175,7 @@ impl Gateway {
             registrar: handle.clone(),
             table: table.clone(),
             aliases: aliases.clone(),
-            resolver,
+            resolver: resolver.clone(),
             store: persistence.state.clone(),
             health_cache: HealthCache::new(cache_ttl, cache_max),
             prober: Arc::new(Prober::new(timeout)),
@@ -188,10 +188,11 @@ impl Gateway {
             reloads,
             started,
         };
+        let own = OwnPaths(paths_on_gateway(control.settings.registry_on_gateway));
         let rates = Arc::new(Rates::new(metrics.clone()));
         let rules = Rules {
             settings: lane,
-            routing: Routing::new(routes, aliases, random()),
+            routing: Routing::new(routes, aliases, own, random()),
             rates: rates.adopt(&rate_limits, started.mono),
             process: Process { max: requests_max, ..Process::default() },
         };
@@ -200,6 +201,7 @@ impl Gateway {
             rates,
             control: ArcSwap::from_pointee(control),
             table,
+            resolver,
             watchdog: Arc::default(),
             drain: drain.clone(),
             metrics,

@@ -41,6 +41,23 @@ pub struct Hung {
     pub naming: NamingKey,
 }
 
+/// Ready-made for every request to a service.
+#[derive(Debug)]
+pub struct Handles {
+    /// What is counted.
+    pub metrics: Arc<ServiceMetrics>,
+    /// Whether every instance that takes traffic is asked in plain HTTP/1.1.
+    pub is_plain: bool,
+}
+
+impl std::ops::Deref for Handles {
+    type Target = ServiceMetrics;
+
+    fn deref(&self) -> &ServiceMetrics {
+        &self.metrics
+    }
+}
+
 /// Ready-made for every attempt at an instance.
 #[derive(Debug)]
 pub struct Templates {
@@ -48,14 +65,20 @@ pub struct Templates {
     pub peers: Box<[HttpPeer]>,
     /// The `Host` it gets, unless the client's is kept.
     pub host: Option<HeaderValue>,
+    /// Whether it is asked in HTTP/1.1 without TLS.
+    pub is_plain: bool,
 }
 
 impl Attach for Hung {
-    type Service = Arc<ServiceMetrics>;
+    type Service = Handles;
     type Instance = Templates;
 
-    fn service(&self, name: &ServiceName, _policy: &Policy, old: Option<&Self::Service>) -> Self::Service {
-        old.cloned().unwrap_or_else(|| Arc::new(ServiceMetrics::new(&self.metrics, name.as_str())))
+    fn service(&self, name: &ServiceName, usable: &[Arc<Upstream>], old: Option<&Handles>) -> Handles {
+        let new = || Arc::new(ServiceMetrics::new(&self.metrics, name.as_str()));
+        Handles {
+            metrics: old.map_or_else(new, |old| old.metrics.clone()),
+            is_plain: usable.iter().all(|upstream| upstream.x.is_plain),
+        }
     }
 
     fn token(&self, facts: &Facts) -> u64 {
@@ -66,6 +89,7 @@ impl Attach for Hung {
         Templates {
             peers: addresses.iter().map(|address| Self::peer(facts, *address, policy)).collect(),
             host: HeaderValue::from_str(&facts.endpoint.authority()).ok(),
+            is_plain: facts.endpoint.scheme() == Scheme::Http && !speaks_http2(facts),
         }
     }
 }

@@ -81,7 +81,7 @@ impl Attach for Numbered {
     type Service = usize;
     type Instance = usize;
 
-    fn service(&self, _: &ServiceName, _: &Policy, old: Option<&usize>) -> usize {
+    fn service(&self, _: &ServiceName, _: &[Arc<Upstream<Self>>], old: Option<&usize>) -> usize {
         old.map_or(0, |old| old + 1)
     }
 

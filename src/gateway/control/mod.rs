@@ -161,13 +161,6 @@ const OFF_WORKER_MAX: usize = 4;
 type Answer = Result<Response<Bytes>, Error>;
 
 impl Control {
-    /// Whether this path is the control plane's on that listener. What lies below `/gateway/` is, whether it exists there or
-    /// not: an administrator's call that comes to the wrong listener, with its token, shall not end up at a service.
-    #[must_use]
-    pub fn owns(&self, path: &str, role: Role) -> bool {
-        path.starts_with("/gateway/") || call::find(path).is_some_and(|made| self.exists(made, role))
-    }
-
     fn exists(&self, made: Made<'_>, role: Role) -> bool {
         made.entry.exists(role, self.settings.registry_on_gateway)
     }
@@ -295,6 +288,17 @@ impl std::fmt::Debug for Control {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Control").field("settings", &self.settings).finish_non_exhaustive()
     }
+}
+
+/// Which paths on the gateway's listener are the control plane's. What lies below `/gateway/` is, whether it exists there or not:
+/// an administrator's call that comes to the wrong listener, with its token, shall not end up at a service.
+#[must_use]
+pub fn paths_on_gateway(with_registry: bool) -> fn(&str) -> bool {
+    fn owns(path: &str, with_registry: bool) -> bool {
+        let exists = |made: Made<'_>| made.entry.exists(Role::Gateway, with_registry);
+        path.starts_with("/gateway/") || call::find(path).is_some_and(exists)
+    }
+    if with_registry { |path| owns(path, true) } else { |path| owns(path, false) }
 }
 
 /// Answers whose size grows with the number of services are made on a thread of their own: on a worker they would delay the

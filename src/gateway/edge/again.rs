@@ -19,10 +19,10 @@ impl Edge {
         let is_ours = matches!(error.etype(), ErrorType::InternalError);
         if let Some(mut attempt) = forward.attempt.take() {
             let ending = if is_ours { Ending::Ours } else { Ending::ConnectFailed };
-            attempt.end(ending);
+            attempt.end(ending, clock::mono());
             note(&mut ctx.explanation, ending);
             if let Some(host) = attempt.upstream().facts.endpoint.name() {
-                self.shared.control.load().resolver.nudge(host);
+                self.shared.resolver.nudge(host);
             }
         }
         !is_ours && self.pick_again(forward, Failed { untouched: true, ..failed(session) })
@@ -33,7 +33,7 @@ impl Edge {
     pub(super) fn after_refusal(&self, session: &Session, status: u16, ctx: &mut Ctx) -> bool {
         let Some(forward) = &mut ctx.forward else { return false };
         let Some(attempt) = &mut forward.attempt else { return false };
-        attempt.end(Ending::Answered { status });
+        attempt.end(Ending::Answered { status }, clock::mono());
         self.pick_again(forward, failed(session))
     }
 
@@ -51,16 +51,16 @@ impl Edge {
         if !attempt.has_answer() && !attempt.timed_out() && (untouched || (is_reused && is_broken(error))) {
             // The instance closed the connection while it was idle, or moved on from it: no failure of its.
             if failed.may_repeat() && !std::mem::replace(&mut forward.stale_retried, true) {
-                forward.next = Some(attempt.again());
+                forward.next = Some(attempt.again(clock::mono()));
                 note(&mut ctx.explanation, Ending::StaleConnection);
                 return true;
             }
-            attempt.end(Ending::StaleConnection);
+            attempt.end(Ending::StaleConnection, clock::mono());
             note(&mut ctx.explanation, Ending::StaleConnection);
             return self.pick_again(forward, failed);
         }
         let ending = ending::ending(error, attempt, request_sent);
-        attempt.end(ending);
+        attempt.end(ending, clock::mono());
         note(&mut ctx.explanation, ending);
         let is_instances = matches!(ending, Ending::Reset | Ending::Invalid | Ending::TimedOut { request_sent: true });
         is_instances && self.pick_again(forward, failed)
@@ -84,7 +84,7 @@ impl Edge {
             self.shared.metrics.limit_hit("retry_budget");
             return false;
         }
-        forward.next = Attempt::start(&forward.service, &mut forward.tried, &forward.preference).ok();
+        forward.next = Attempt::start(&forward.service, &mut forward.tried, &forward.preference, now).ok();
         // Another instance's pooled connection may be dead, too.
         forward.stale_retried = false;
         forward.next.is_some()

@@ -110,7 +110,7 @@ pub(super) fn conclude(shared: &Shared, session: &Session, error: Option<&Error>
     }
     if let Some(forward) = &mut ctx.forward {
         conclude_attempt(forward, error, status);
-        let took = clock::mono().since(ctx.started.mono);
+        let took = clock::mono().since(ctx.started);
         let service = &forward.service.x;
         service.duration.observe(took.as_secs_f64());
         // 499: the client left before there was an answer (nginx's number for it).
@@ -139,10 +139,11 @@ pub(super) fn is_interim(status: http::StatusCode) -> bool {
 fn conclude_attempt(forward: &mut Forward, error: Option<&Error>, status: u16) {
     let request_sent = forward.request_sent;
     let Some(attempt) = &mut forward.attempt else { return };
+    let now = clock::mono();
     match error {
-        Some(error) => attempt.end(ending(error, attempt, request_sent)),
-        None if status == 0 => attempt.end(Ending::Ours),
-        None => attempt.end(Ending::Answered { status }),
+        Some(error) => attempt.end(ending(error, attempt, request_sent), now),
+        None if status == 0 => attempt.end(Ending::Ours, now),
+        None => attempt.end(Ending::Answered { status }, now),
     }
 }
 
@@ -151,8 +152,10 @@ fn write_access_log(shared: &Shared, session: &Session, ctx: &Ctx, status: u16) 
     let field = |name: &str| head.headers.get(name).map_or(&b""[..], |value| value.as_bytes());
     let forward = ctx.forward.as_ref();
     let attempt = forward.and_then(|forward| forward.attempt.as_ref());
+    let took = clock::mono().since(ctx.started);
+    let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     shared.access.write(&Entry {
-        time_ms: ctx.started.wall_ms,
+        time_ms: clock::wall_ms().saturating_sub(millis),
         method: head.method.as_str(),
         path: route::path_of(head.raw_path()),
         version: match head.version {
@@ -163,7 +166,7 @@ fn write_access_log(shared: &Shared, session: &Session, ctx: &Ctx, status: u16) 
         status,
         client: ctx.client.map(|client| client.address),
         bytes: session.body_bytes_sent(),
-        duration_us: u64::try_from(clock::mono().since(ctx.started.mono).as_micros()).unwrap_or(u64::MAX),
+        duration_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
         service: forward.map_or("", |forward| forward.service.name.as_str()),
         route: forward.and_then(|forward| forward.route.as_ref()).map_or("", |route| &route.name),
         instance: attempt.map_or("", |attempt| attempt.upstream().facts.id.as_str()),

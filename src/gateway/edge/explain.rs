@@ -17,7 +17,7 @@ impl Edge {
         let Some(client) = ctx.client.filter(|_| fields.get(EXPLAIN).is_some_and(|value| value == "1")) else { return };
         if self.shared.control.load().access.may_look_inside(client.address, client.is_trusted, fields) {
             let generation = self.shared.table.load().generation();
-            ctx.explanation = Some(Box::new(Explanation::new(ctx.started.mono, generation)));
+            ctx.explanation = Some(Box::new(Explanation::new(ctx.started, generation)));
         }
     }
 }

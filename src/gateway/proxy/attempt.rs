@@ -34,7 +34,7 @@ pub struct Attempt {
     is_probe: bool,
     /// Whether a connection of its own is to be made, because a pooled one turned out to be dead.
     pub wants_fresh_connection: bool,
-    /// Watches over the connection, once there is one.
+    /// Watches over the connection, once there is one, where the lane's own timers do not.
     pub watch: Option<Arc<Watch>>,
     /// Where a connection for an upgrade leaves a duplicate of its socket.
     pub tunnel_socket: Option<Arc<Mutex<Option<TcpStream>>>>,
@@ -45,8 +45,7 @@ impl Attempt {
     ///
     /// # Errors
     /// [`NoPick`].
-    pub fn start(service: &Arc<Service>, tried: &mut Tried, preference: &Preference) -> Result<Self, NoPick> {
-        let now = clock::mono();
+    pub fn start(service: &Arc<Service>, tried: &mut Tried, preference: &Preference, now: Moment) -> Result<Self, NoPick> {
         let pick = balance::pick(service, tried, preference, now, random())?;
         tried.note(&pick.upstream.cells, pick.address);
         Ok(Self::at(service, pick.upstream, pick.address, pick.probe, now))
@@ -55,9 +54,9 @@ impl Attempt {
     /// The same instance and address once more, on a fresh connection, because the pooled one was dead. This attempt is over
     /// and has taught nothing; if it was a probe, the next one is it now.
     #[must_use]
-    pub fn again(&mut self) -> Self {
+    pub fn again(&mut self, now: Moment) -> Self {
         self.ended = true;
-        let mut next = Self::at(&self.service, &self.upstream, self.address, self.is_probe, clock::mono());
+        let mut next = Self::at(&self.service, &self.upstream, self.address, self.is_probe, now);
         next.wants_fresh_connection = true;
         next
     }
@@ -93,8 +92,8 @@ impl Attempt {
     }
 
     /// There is a connection: from now on the client hands its request over.
-    pub fn connected(&mut self) {
-        self.connected = Some(clock::mono());
+    pub fn connected(&mut self, now: Moment) {
+        self.connected = Some(now);
     }
 
     /// The whole request was handed over at `now`.
@@ -102,9 +101,9 @@ impl Attempt {
         self.sent = Some(now);
     }
 
-    /// The first byte of an answer came.
-    pub fn answered(&mut self) {
-        self.first_byte.get_or_insert_with(clock::mono);
+    /// The first byte of an answer came, unless one had come before.
+    pub fn answered(&mut self, now: Moment) {
+        self.first_byte.get_or_insert(now);
     }
 
     /// Whether it is the one request that tries a half-open breaker.
@@ -125,12 +124,11 @@ impl Attempt {
         self.watch.as_ref().is_some_and(|watch| watch.has_fired())
     }
 
-    /// Records how it ended; only the first call counts.
-    pub fn end(&mut self, ending: Ending) {
+    /// Records how it ended at `now`; only the first call counts.
+    pub fn end(&mut self, ending: Ending, now: Moment) {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        let now = clock::mono();
         let verdict = ending.verdict();
         let cells = self.in_flight.cells();
         let latency = self.took(now).map(|span| span.as_secs_f32() * 1e6);
@@ -174,6 +172,8 @@ impl Attempt {
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        self.end(Ending::Ours);
+        if !self.ended {
+            self.end(Ending::Ours, clock::mono());
+        }
     }
 }

@@ -1,26 +1,30 @@
 //! What a request carries through its phases.
 
+use super::admit::Plan;
 use super::attempt::Attempt;
 use super::client::Client;
 use super::explain::Explanation;
+use super::fields::Fields;
+use super::headers;
 use super::limits::Quoted;
 use super::overload::Permit;
 use super::rules::Rules;
 use crate::request_id::RequestId;
 use crate::telemetry::metrics::RequestInFlight;
 use crate::upstream::Service;
+use std::net::IpAddr;
 use std::sync::Arc;
 use vertice_core::balance::{Preference, Tried};
 use vertice_core::policy::Timeouts;
 use vertice_core::reason::Reason;
 use vertice_core::route::StaticRoute;
-use vertice_core::time::{Moment, Now};
+use vertice_core::time::Moment;
 
 /// The state of one request.
 #[derive(Debug)]
 pub struct Ctx {
     /// When its head had arrived.
-    pub started: Now,
+    pub started: Moment,
     /// The rules that were in force then.
     pub rules: Arc<Rules>,
     /// Who sent it.
@@ -58,6 +62,8 @@ pub struct Forward {
     pub timeouts: Timeouts,
     /// When the whole request is given up.
     pub end: Moment,
+    /// Whether a client that closes its sending side after its request still wants the answer.
+    pub allows_half_close: bool,
     /// Whether it asks for an upgrade.
     pub is_upgrade: bool,
     /// Whether the instance agreed to the upgrade.
@@ -83,6 +89,33 @@ pub struct Forward {
 }
 
 impl Forward {
+    /// As planned, for a request that came at `started`; nothing has been counted or taken.
+    #[must_use]
+    pub fn new(plan: Plan, preference: Preference, started: Moment) -> Self {
+        let allows_half_close = plan.allows_half_close();
+        let Plan { service, route, rest_at, .. } = plan;
+        let timeouts = route.as_ref().and_then(|route| route.timeouts).unwrap_or(service.policy.timeouts);
+        Self {
+            service,
+            route,
+            rest_at,
+            timeouts,
+            end: timeouts.request.map_or(Moment::from_nanos(u64::MAX), |whole| started.plus(whole)),
+            allows_half_close,
+            is_upgrade: false,
+            is_tunnel: false,
+            ends_by_close: false,
+            preference,
+            permit: Permit::default(),
+            tried: Tried::default(),
+            next: None,
+            attempt: None,
+            stale_retried: false,
+            body_started: false,
+            request_sent: false,
+        }
+    }
+
     /// The whole request has been handed to the instance: from now on it is the instance's time.
     pub fn sent(&mut self, now: Moment) {
         self.request_sent = true;
@@ -101,7 +134,7 @@ impl Forward {
 impl Ctx {
     /// A request that has just arrived.
     #[must_use]
-    pub fn new(started: Now, rules: Arc<Rules>, in_flight: RequestInFlight) -> Self {
+    pub fn new(started: Moment, rules: Arc<Rules>, in_flight: RequestInFlight) -> Self {
         Self {
             started,
             rules,
@@ -116,6 +149,13 @@ impl Ctx {
             watch: None,
             in_flight: Some(in_flight),
         }
+    }
+
+    /// Who sent it, and what it is called.
+    pub fn identify(&mut self, peer: Option<IpAddr>, fields: &impl Fields) {
+        let trusted = &self.rules.settings.trusted_proxies;
+        self.client = peer.map(|peer| Client::find(peer, fields, trusted));
+        self.request_id = headers::request_id(fields);
     }
 
     /// From now on it waits for changes of the registry, which is no work: it counts as a watcher instead.

@@ -3,7 +3,6 @@
 use super::client::Client;
 use super::fail::Failure;
 use super::fields::{self, Fields};
-use crate::clock;
 use crate::telemetry::metrics::Metrics;
 use http::StatusCode;
 use std::sync::Arc;
@@ -71,15 +70,14 @@ impl Permit {
         self.sent = self.service.as_ref().filter(|(_, policy)| policy.is_adaptive).map(|_| now);
     }
 
-    /// An answer begins. What is a tunnel or an event stream from now on is no work any more, and gives its places back.
-    pub fn answered(&mut self, status: StatusCode, fields: &impl Fields) {
+    /// An answer begins at `now`. What is a tunnel or an event stream from now on is no work any more, and gives its places back.
+    pub fn answered(&mut self, status: StatusCode, fields: &impl Fields, now: Moment) {
         let is_tunnel = status == StatusCode::SWITCHING_PROTOCOLS;
         if let (Some((cells, policy)), Some(sent)) = (&self.service, self.sent.take())
             && !is_tunnel
             // A service that fails fast would look as if it could work so fast.
             && !status.is_server_error()
         {
-            let now = clock::mono();
             cells.concurrency.observe(policy, now.since(sent), now);
         }
         if is_tunnel || is_event_stream(fields) {
@@ -136,6 +134,7 @@ pub fn is_event_stream(fields: &impl Fields) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
     use http::{HeaderMap, HeaderValue};
     use std::net::{IpAddr, Ipv4Addr};
 
@@ -178,11 +177,11 @@ mod tests {
         ];
         for (status, fields) in answers {
             let mut permit = take(&process, &cells, &FIXED).unwrap();
-            permit.answered(status, &fields);
+            permit.answered(status, &fields, clock::mono());
             assert_eq!((cells.concurrency.in_flight(&FIXED), process.slots.taken()), (0, 0), "{status}");
         }
         let mut permit = take(&process, &cells, &FIXED).unwrap();
-        permit.answered(StatusCode::OK, &fields(&[("content-type", "text/plain")]));
+        permit.answered(StatusCode::OK, &fields(&[("content-type", "text/plain")]), clock::mono());
         assert_eq!(cells.concurrency.in_flight(&FIXED), 1);
     }
 
@@ -194,7 +193,7 @@ mod tests {
             let mut permit = take(&Process::default(), &cells, &ADAPTIVE).unwrap();
             assert_eq!(in_flight(), 1);
             for _ in 0..answers {
-                permit.answered(StatusCode::OK, &HeaderMap::new());
+                permit.answered(StatusCode::OK, &HeaderMap::new(), clock::mono());
                 assert_eq!(in_flight(), 0);
             }
             drop(permit);
@@ -212,7 +211,7 @@ mod tests {
                 if is_sent {
                     permit.sent(clock::mono());
                 }
-                permit.answered(status, &HeaderMap::new());
+                permit.answered(status, &HeaderMap::new(), clock::mono());
             }
             // One request at a time uses half of a limit of 2, so a window with enough samples raises it.
             cells.concurrency.limit(&ADAPTIVE) != before

@@ -8,12 +8,12 @@ use super::fail::Failure;
 use super::fields::Fields;
 use super::limits::{self, Asked, Quoted};
 use super::overload::{self, Permit, Process};
-use crate::clock;
 use crate::rates::Rate;
 use crate::telemetry::metrics::Metrics;
 use ipnet::IpNet;
 use std::sync::Arc;
 use std::time::Duration;
+use vertice_core::time::Moment;
 
 /// The rules of all requests that begin while they are in force.
 #[derive(Debug, Default)]
@@ -49,6 +49,7 @@ impl Rules {
         forward: &mut Forward,
         client: Option<&Client>,
         fields: &impl Fields,
+        now: Moment,
         metrics: &Metrics,
     ) -> (Option<Quoted>, Result<(), Failure>) {
         let (service, route) = (&forward.service, forward.route.as_deref());
@@ -64,7 +65,7 @@ impl Rules {
             }
             Ok(permit) => {
                 let asked = Asked { service: &service.name, route: route.map(|route| &*route.name), client, fields };
-                let answer = limits::admit(&self.rates, &asked, clock::mono(), metrics);
+                let answer = limits::admit(&self.rates, &asked, now, metrics);
                 if answer.1.is_ok() {
                     forward.permit = permit;
                 }

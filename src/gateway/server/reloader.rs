@@ -8,9 +8,9 @@ use super::{Certificates, affordable};
 use crate::accept::{AcceptSettings, Drain};
 use crate::clock;
 use crate::config::{Config, ConfigErrors, FileWatch, Revision, Source};
-use crate::control::{Control, Role};
+use crate::control::{Control, Role, paths_on_gateway};
 use crate::edge::Shared;
-use crate::proxy::admit::Routing;
+use crate::proxy::admit::{OwnPaths, Routing};
 use crate::proxy::overload::Process;
 use crate::proxy::rules::Rules;
 use crate::random::random;
@@ -176,6 +176,7 @@ impl Reloader {
         before.resolver.configure(names);
         before.prober.set_timeout(timeout);
         before.board.allow(watchers_max);
+        let own = OwnPaths(paths_on_gateway(settings.registry_on_gateway));
         let control = Control {
             settings,
             access,
@@ -186,7 +187,7 @@ impl Reloader {
         self.shared.control.store(Arc::new(control));
         let rules = Rules {
             settings: lane,
-            routing: Routing::new(routes, aliases, random()),
+            routing: Routing::new(routes, aliases, own, random()),
             rates: self.shared.rates.adopt(&rate_limits, clock::mono()),
             // Those under way have places of the same count.
             process: Process { max: requests_max, ..self.shared.rules.load().process.clone() },
