@@ -564,6 +564,7 @@ fn edge_settings(config: &Config) -> rules::Settings {
         body_stall: limits.body_stall,
         write_stall: limits.write_stall,
         idle_keepalive: limits.idle_keepalive,
+        express: config.gateway.express,
     }
 }
 

@@ -202,6 +202,8 @@ pub struct GatewaySettings {
     pub tls: TlsSettings,
     /// Whether it also answers the registry's paths.
     pub registry_api: bool,
+    /// Whether plain requests take the express lane.
+    pub express: bool,
     /// Worker threads; 0 means one for each core.
     pub workers: usize,
 }
@@ -219,6 +221,7 @@ impl GatewaySettings {
             h2c_listen: r.addresses("h2c_listen", &[]),
             tls: r.within("tls", TlsSettings::read),
             registry_api: r.boolean("registry_api", true),
+            express: r.boolean("express", true),
             workers: r.integer("workers", 0u32, 0..=1024) as usize,
         }
     }
