@@ -195,7 +195,9 @@ impl ProxyHttp for Edge {
             return local::answer(&self.shared.control.load_full(), self.role, session, ctx).await;
         };
         self.explain(session, ctx);
-        let Err(failure) = self.admit(&rules, way, session, ctx) else {
+        let admitted = self.admit(&rules, way, session, ctx);
+        ctx.forward.iter().for_each(|forward| forward.service.x.full_lane.inc());
+        let Err(failure) = admitted else {
             if let Some(forward) = ctx.forward.as_ref().filter(|_| grpc::is_asked_for(session.req_header())) {
                 session.set_read_timeout(Some(forward.timeouts.tunnel_idle));
             }

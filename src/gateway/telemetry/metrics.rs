@@ -43,6 +43,8 @@ pub struct Metrics {
     answers: Vec<IntCounter>,
     /// `vertice_upstream_retries_total{service}`
     pub retries: IntCounterVec,
+    /// `vertice_full_lane_requests_total{service}`
+    pub full_lane: IntCounterVec,
     /// `vertice_breaker_transitions_total{service,to}`
     pub breaker_transitions: IntCounterVec,
     /// `vertice_outlier_ejections_total{service,cause}`
@@ -189,6 +191,12 @@ impl Metrics {
                 &REQUEST_BUCKETS,
             )?,
             retries: counters(&d, "vertice_upstream_retries_total", "Attempts after the first one.", &["service"])?,
+            full_lane: counters(
+                &d,
+                "vertice_full_lane_requests_total",
+                "Requests that the express lane left to the full one.",
+                &["service"],
+            )?,
             breaker_transitions: counters(
                 &d,
                 "vertice_breaker_transitions_total",

@@ -26,6 +26,9 @@ pub struct ServiceMetrics {
     pub duration: Histogram,
     /// `vertice_upstream_retries_total{service}`
     pub retries: IntCounter,
+    /// `vertice_full_lane_requests_total{service}`: what it lacks of the service's requests took the express lane, which so pays
+    /// nothing for being counted.
+    pub full_lane: IntCounter,
     v2: RouteMetrics,
     /// The service is gone: what still ends must not bring its series back.
     gone: AtomicBool,
@@ -40,6 +43,7 @@ impl ServiceMetrics {
             service: service.into(),
             duration: all.request_duration.with_label_values(&[service]),
             retries: all.retries.with_label_values(&[service]),
+            full_lane: all.full_lane.with_label_values(&[service]),
             v2: RouteMetrics::default(),
             gone: AtomicBool::new(false),
         }
@@ -123,6 +127,7 @@ impl ServiceMetrics {
         // A series that never existed cannot be removed, which is fine.
         let _ = self.all.request_duration.remove_label_values(&[service]);
         let _ = self.all.retries.remove_label_values(&[service]);
+        let _ = self.all.full_lane.remove_label_values(&[service]);
         let _ = self.all.health_breaker.remove_label_values(&[service]);
         for gauge in [&self.all.ejected, &self.all.failing, &self.all.panicking] {
             let _ = gauge.remove_label_values(&[service]);
