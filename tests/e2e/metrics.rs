@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::harness::scripts::{status, text};
-use crate::harness::{Gateway, PATIENCE, Request, Upstream, delete, eventually, get, now, post};
+use crate::harness::{Gateway, Lane, PATIENCE, Request, Upstream, delete, eventually, get, now, post};
 
 #[test]
 fn requests_are_counted_by_service_route_method_and_status() {
@@ -31,6 +31,19 @@ fn requests_are_counted_by_service_route_method_and_status() {
         .filter_map(|sample| sample.labels["le"].parse::<f64>().ok().filter(|le| le.is_finite()))
         .fold(0.0, f64::max);
     assert!(slowest > 1.0, "the buckets end at {slowest} s");
+}
+
+#[test]
+fn requests_of_the_full_lane_are_counted_by_service() {
+    let gateway = Gateway::builder().lane(Lane::Full).start();
+    let upstream = Upstream::start(text("ok"));
+    gateway.register("slow_lane", &upstream);
+    assert_eq!(gateway.metrics().only("vertice_full_lane_requests_total", &[("service", "slow_lane")]), 0.0);
+    for _ in 0..3 {
+        gateway.data(get("/v2/slow_lane/x")).expect(200);
+        gateway.data(get("/livez")).expect(200);
+    }
+    assert_eq!(gateway.metrics().full_lane("slow_lane"), 3.0);
 }
 
 #[test]

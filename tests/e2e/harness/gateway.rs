@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::lane::Lane;
 use super::metrics::Metrics;
 use super::net;
 use super::process::Process;
@@ -24,6 +25,7 @@ pub(crate) struct Builder {
     address: IpAddr,
     dir: Option<Arc<TempDir>>,
     open_files: Option<u32>,
+    lane: Lane,
 }
 
 impl Builder {
@@ -43,6 +45,12 @@ impl Builder {
     /// Listens on this address instead of one of its own.
     pub(crate) fn address(mut self, address: impl Into<IpAddr>) -> Self {
         self.address = address.into();
+        self
+    }
+
+    /// Sends plain requests this way, whichever way the other tests of this run send them.
+    pub(crate) fn lane(mut self, lane: Lane) -> Self {
+        self.lane = lane;
         self
     }
 
@@ -90,6 +98,7 @@ impl Builder {
             ("VERTICE_STORE__PATH".to_owned(), dir.join("data").to_string_lossy().into_owned()),
             ("VERTICE_SERVER__PORT_FILE".to_owned(), ports_file.to_string_lossy().into_owned()),
         ];
+        env.extend(self.lane.variable());
         env.extend(self.env.iter().cloned());
         let mut process = Process::start(command, &env, "gateway", dir);
         let ports = wait_for_ports(&mut process, &ports_file);
@@ -117,7 +126,8 @@ impl Gateway {
     pub(crate) fn builder() -> Builder {
         let env = vec![("VERTICE_LOG__ACCESS".to_owned(), "off".to_owned())];
         // Of its own, so that nobody has its ports when it starts again.
-        Builder { env, config: None, address: net::loopback().into(), dir: None, open_files: None }
+        let (address, lane) = (net::loopback().into(), Lane::of_this_run());
+        Builder { env, config: None, address, dir: None, open_files: None, lane }
     }
 
     /// A gateway with the defaults.
