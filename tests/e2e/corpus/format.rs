@@ -9,8 +9,12 @@ pub(super) enum Step {
     Pause,
     /// Wait for an answer, interim or not.
     AwaitAnswer,
+    /// Wait until the instance has given its answer, and closed if that was said.
+    AwaitInstance,
     /// Say that nothing more will be sent.
     Finish,
+    /// Close with a reset.
+    Reset,
 }
 
 /// An answer as it is expected.
@@ -63,6 +67,8 @@ pub(super) struct Case {
     pub(super) pool: Option<Pool>,
     /// What the instance answers: only in the corpus of answers, where [`Self::steps`] is the client's request.
     pub(super) instance: Vec<Step>,
+    /// The instance answers before it has read the request's body.
+    pub(super) early: bool,
     /// Not sent byte by byte: too many of them, or the pieces are the case.
     pub(super) whole_only: bool,
 }
@@ -102,6 +108,7 @@ impl Case {
             upstream: None,
             pool: None,
             instance: Vec::new(),
+            early: false,
             whole_only: false,
         }
     }
@@ -119,7 +126,10 @@ impl Case {
         match line {
             "pause" => self.side().push(Step::Pause),
             "fin" => self.side().push(Step::Finish),
+            "reset" if !self.instance.is_empty() => self.instance.push(Step::Reset),
             "await answer" => self.steps.push(Step::AwaitAnswer),
+            "await instance" => self.steps.push(Step::AwaitInstance),
+            "early" => self.early = true,
             "whole" => self.whole_only = true,
             "< open" => self.fate = Some(Fate::Open),
             "< closed" => self.fate = Some(Fate::Closed),
@@ -163,7 +173,7 @@ impl Case {
         match (self.instance.is_empty(), self.fate, &self.upstream, self.pool) {
             (true, Some(_), Some(_), None) => Ok(()),
             (true, ..) => Err("says not what becomes of the client's connection and what the instance sees".into()),
-            (false, Some(_), None, Some(_)) => Ok(()),
+            (false, Some(_), _, Some(_)) => Ok(()),
             (false, ..) => Err("says not what becomes of both connections".into()),
         }
     }

@@ -1,18 +1,27 @@
 //! The corpus of raw bytes (`tests/corpus`): what a client or an instance may send, what comes of it, and what reaches the
-//! other side. Each case is also sent byte by byte, because nothing may depend on how bytes were cut into pieces.
+//! other side. Each case goes through both lanes, which must do the same, and is also sent byte by byte, because nothing may
+//! depend on how bytes were cut into pieces.
 
 mod answers;
 mod format;
+mod observed;
 mod recorder;
 mod requests;
+mod table;
+mod talk;
+mod track;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
-use crate::harness::Gateway;
-use recorder::Recorder;
+use crate::harness::{Gateway, Lane};
+use format::Case;
+use observed::{Aspect, Observed};
+use track::Track;
 
 /// How many cases run at once. Each runner has a service of its own, so that none sees another's requests.
 const RUNNERS: usize = 6;
@@ -20,80 +29,130 @@ const RUNNERS: usize = 6;
 /// How cases name the service; each runner's has a name of the same length.
 const SERVICE: &str = "echo";
 
+/// Between two writes that the kernel shall not join.
+const MOMENT: Duration = Duration::from_millis(3);
+
+/// How a case's bytes are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cut {
+    AsWritten,
+    ByteByByte,
+}
+
 fn service_of(runner: usize) -> String {
     format!("ech{runner}")
 }
 
-fn directory(part: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(part)
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus")
 }
 
-/// The files of a part of the corpus, as `(name, text)`.
-fn files(part: &str) -> Vec<(String, String)> {
-    let mut files: Vec<(String, String)> = std::fs::read_dir(directory(part))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))
-        .map(|path| (path.file_stem().unwrap().to_string_lossy().into_owned(), std::fs::read_to_string(&path).unwrap()))
-        .collect();
-    files.sort();
-    files
+/// The cases of a part of the corpus.
+#[track_caller]
+fn cases(part: &str) -> Vec<Case> {
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(directory().join(part)).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
+    paths.sort();
+    let read = |path: &PathBuf| {
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        format::read(&name, &std::fs::read_to_string(path).unwrap()).unwrap_or_else(|error| panic!("{error}"))
+    };
+    paths.iter().flat_map(read).collect()
 }
 
-/// A gateway whose breakers stay closed, so that no case suffers from the one before it.
-fn gateway() -> Gateway {
+/// A gateway whose breakers stay closed, so that no case suffers from the one before it, and with one worker, so that whoever
+/// asks next finds the connection that was kept.
+fn gateway(lane: Lane) -> Gateway {
     Gateway::builder()
+        .lane(lane)
+        .env("VERTICE_GATEWAY__WORKERS", "1")
         .env("VERTICE_BREAKER__FAILURES", "63")
         .env("VERTICE_LEASE__TTL", "1h")
         .env("VERTICE_LOG__LEVEL", "error")
         .start()
 }
 
-/// Has all cases run by [`RUNNERS`] threads. Gives the complaints.
-fn run<C: Sync>(gateway: &Gateway, cases: &[C], check: impl Fn(&Runner<'_>, &C) -> Vec<String> + Sync) -> Vec<String> {
-    let (next, complaints) = (Mutex::new(cases.iter()), Mutex::new(Vec::new()));
+/// What `run` makes of a case in one lane: what was seen, or a complaint.
+type Run = fn(&Track<'_>, &Case, Cut, IpAddr) -> Result<Observed, String>;
+
+/// Has all cases of a part run through both lanes by [`RUNNERS`] threads.
+#[track_caller]
+fn through_both_lanes(part: &str, cases_min: usize, run: Run) {
+    let cases = cases(part);
+    assert!(cases.len() >= cases_min, "only {} cases", cases.len());
+    let mut gateways = [Lane::Express, Lane::Full].map(|lane| (lane, gateway(lane)));
+    let listed = table::read(&directory().join("LANES.md"));
+    let (next, complaints, occurred) = (Mutex::new(cases.iter()), Mutex::new(Vec::new()), Mutex::new(BTreeSet::new()));
     std::thread::scope(|scope| {
         for number in 0..RUNNERS {
-            let (next, complaints, check) = (&next, &complaints, &check);
+            let (gateways, next, complaints, occurred, listed) = (&gateways, &next, &complaints, &occurred, &listed);
             scope.spawn(move || {
-                let runner = Runner::start(gateway, number);
+                let runner = Runner::start(gateways, number);
                 loop {
                     let Some(case) = next.lock().unwrap().next() else { break };
-                    let found = check(&runner, case);
+                    let (found, differences) = runner.check(case, run);
                     complaints.lock().unwrap().extend(found);
+                    for (aspect, text) in differences {
+                        if !listed.contains(&(case.name.clone(), aspect)) {
+                            complaints.lock().unwrap().push(format!("{} {}", case.name, text));
+                        }
+                        occurred.lock().unwrap().insert((case.name.clone(), aspect));
+                    }
                 }
             });
         }
     });
-    complaints.into_inner().unwrap()
+    let (mut complaints, occurred) = (complaints.into_inner().unwrap(), occurred.into_inner().unwrap());
+    let is_here = |name: &String| cases.iter().any(|case| case.name == *name);
+    let stale = listed.difference(&occurred).filter(|(name, _)| is_here(name));
+    complaints.extend(stale.map(|(name, aspect)| format!("{name}: the lanes no longer differ in the {aspect:?}")));
+    assert!(
+        complaints.is_empty(),
+        "{} complaints about {} cases:\n\n{}",
+        complaints.len(),
+        cases.len(),
+        complaints.join("\n\n")
+    );
+    gateways.iter_mut().for_each(|(_, gateway)| gateway.assert_sound());
 }
 
 /// One of those who run cases.
 struct Runner<'a> {
-    gateway: &'a Gateway,
     number: u8,
     clients: AtomicU16,
-    service: String,
-    recorder: Recorder,
+    tracks: [Track<'a>; 2],
 }
 
 impl<'a> Runner<'a> {
-    fn start(gateway: &'a Gateway, number: usize) -> Self {
-        let recorder = Recorder::start();
-        let service = service_of(number);
-        gateway.register_at(&service, &format!("http://{}", recorder.addr));
-        Self { gateway, number: u8::try_from(number).unwrap(), clients: AtomicU16::new(0), service, recorder }
+    fn start(gateways: &'a [(Lane, Gateway); 2], number: usize) -> Self {
+        let tracks = gateways.each_ref().map(|(lane, gateway)| Track::start(*lane, gateway, service_of(number)));
+        Self { number: u8::try_from(number).unwrap(), clients: AtomicU16::new(0), tracks }
+    }
+
+    /// What is wrong with a case, and in what the lanes differ.
+    fn check(&self, case: &Case, run: Run) -> (Vec<String>, Vec<(Aspect, String)>) {
+        let mut differences = Vec::new();
+        for cut in [Cut::AsWritten, Cut::ByteByByte] {
+            if cut == Cut::ByteByByte && case.whole_only {
+                break;
+            }
+            let client = self.next_client();
+            match self.tracks.each_ref().map(|track| track.check(case, cut, client, run)) {
+                [Ok(express), Ok(full)] => {
+                    let found = express.differences(&full).into_iter();
+                    differences.extend(found.map(|(aspect, text)| (aspect, format!("({cut:?}): {text}"))));
+                }
+                results => return (results.into_iter().filter_map(Result::err).collect(), differences),
+            }
+        }
+        (Vec::new(), differences)
     }
 
     /// A client that no other case has.
     fn next_client(&self) -> IpAddr {
         let [high, low] = self.clients.fetch_add(1, Ordering::Relaxed).to_be_bytes();
         Ipv4Addr::new(127, 100 + self.number, high, low).into()
-    }
-
-    /// The case's bytes for this runner's service.
-    fn own(&self, bytes: &[u8]) -> Vec<u8> {
-        replaced(bytes, format!("/v2/{SERVICE}").as_bytes(), format!("/v2/{}", self.service).as_bytes())
     }
 }
 

@@ -1,7 +1,7 @@
 //! An instance that keeps every byte it gets, reads them by the strictest rules there are, and answers as it is told.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -24,10 +24,21 @@ pub(super) struct Seen {
 /// What is answered to the next request, once.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Scripted {
-    /// The bytes, one write each.
+    /// The bytes, one write each; an empty one is a moment of silence.
     pub(super) writes: Vec<Vec<u8>>,
-    /// Whether the connection is closed behind them.
-    pub(super) close: bool,
+    /// What becomes of the connection behind them.
+    pub(super) end: End,
+    /// The answer does not wait for the request's body, and nothing else is served on that connection.
+    pub(super) early: bool,
+}
+
+/// What an instance does with its connection when it has answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum End {
+    #[default]
+    Keep,
+    Close,
+    Reset,
 }
 
 /// The running instance.
@@ -41,6 +52,7 @@ pub(super) struct Recorder {
 struct Shared {
     seen: Mutex<Vec<Seen>>,
     scripted: Mutex<Option<Scripted>>,
+    played: AtomicBool,
     stopping: AtomicBool,
 }
 
@@ -76,7 +88,13 @@ impl Recorder {
 
     /// Answers the next request like this.
     pub(super) fn answer_next(&self, scripted: Scripted) {
+        self.shared.played.store(false, Ordering::SeqCst);
         *self.shared.scripted.lock().unwrap() = Some(scripted);
+    }
+
+    /// Whether the scripted answer has been given, and its connection been closed if that was said.
+    pub(super) fn has_played(&self) -> bool {
+        self.shared.played.load(Ordering::SeqCst)
     }
 }
 
@@ -112,6 +130,9 @@ fn serve(stream: TcpStream, connection: usize, shared: &Shared) -> io::Result<()
         if text.contains("\r\nexpect: 100-continue\r\n") {
             wire.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
+        if shared.scripted.lock().unwrap().as_ref().is_some_and(|scripted| scripted.early) {
+            return answer_early(wire, head, connection, shared);
+        }
         let (body, complete) = wire.body(&text);
         shared.seen.lock().unwrap().push(Seen { head: head.clone(), body, complete, connection });
         if !complete {
@@ -120,16 +141,27 @@ fn serve(stream: TcpStream, connection: usize, shared: &Shared) -> io::Result<()
         let scripted = shared.scripted.lock().unwrap().take();
         match scripted {
             None => wire.stream.write_all(&plain_answer(&head))?,
-            Some(Scripted { writes, close }) => {
-                for bytes in writes {
-                    wire.stream.write_all(&bytes)?;
-                }
-                if close {
-                    return wire.stream.shutdown(std::net::Shutdown::Both);
-                }
-            }
+            Some(scripted) => match wire.play(&scripted, shared) {
+                Some(rest) => wire = rest,
+                None => return Ok(()),
+            },
         }
     }
+}
+
+/// Answers first and reads the body then.
+fn answer_early(wire: Wire, head: Vec<u8>, connection: usize, shared: &Shared) -> io::Result<()> {
+    let text = String::from_utf8_lossy(&head).to_ascii_lowercase();
+    shared.seen.lock().unwrap().push(Seen { head, body: Vec::new(), complete: false, connection });
+    let Some(scripted) = shared.scripted.lock().unwrap().take() else { return Ok(()) };
+    if let Some(mut wire) = wire.play(&scripted, shared) {
+        let (body, complete) = wire.body(&text);
+        let mut seen = shared.seen.lock().unwrap();
+        if let Some(seen) = seen.iter_mut().find(|seen| seen.connection == connection && !seen.complete) {
+            (seen.body, seen.complete) = (body, complete);
+        }
+    }
+    Ok(())
 }
 
 /// 200 with the request's target.
@@ -150,6 +182,33 @@ struct Wire {
 }
 
 impl Wire {
+    /// Writes an answer. Gives the connection back when more may come on it.
+    fn play(mut self, scripted: &Scripted, shared: &Shared) -> Option<Self> {
+        let written = scripted.writes.iter().try_for_each(|bytes| {
+            if bytes.is_empty() {
+                // Only so that the kernel does not join the writes: nothing depends on it.
+                std::thread::sleep(super::MOMENT);
+            }
+            self.stream.write_all(bytes)
+        });
+        let rest = match scripted.end {
+            End::Keep => Some(self),
+            // Closing with something unread would be a reset.
+            End::Close if scripted.early => self.stream.shutdown(Shutdown::Write).ok().map(|()| self),
+            End::Close => {
+                self.stream.shutdown(Shutdown::Both).ok();
+                None
+            }
+            End::Reset => {
+                net::reset(self.stream);
+                None
+            }
+        };
+        shared.played.store(true, Ordering::SeqCst);
+        // An error is the gateway's closing.
+        rest.filter(|_| written.is_ok())
+    }
+
     fn fill(&mut self) -> io::Result<usize> {
         let mut space = [0; 16 * 1024];
         let read = self.stream.read(&mut space)?;

@@ -78,7 +78,8 @@ impl Conn {
             interim.push(head);
         };
         let (body, complete) = self.body_of(&head, method);
-        Ok(Response { version: head.version, status: head.status, headers: head.headers, body, interim, complete })
+        let Head { raw, version, status, headers } = head;
+        Ok(Response { raw, version, status, headers, body, interim, complete })
     }
 
     /// Reads one head, 1xx or not.
@@ -94,7 +95,7 @@ impl Conn {
         let version = words.next().unwrap_or_default().to_owned();
         let status = words.next().and_then(|word| word.parse().ok());
         let status = status.ok_or_else(|| io::Error::other(format!("not a status line: {first:?}")))?;
-        Ok(Head { version, status, headers })
+        Ok(Head { raw, version, status, headers })
     }
 
     /// The bytes up to and including `end`.

@@ -35,6 +35,8 @@ pub(crate) fn parse_head(head: &str) -> (String, Headers) {
 /// The head of an answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Head {
+    /// As it stood on the wire, with its empty line.
+    pub(crate) raw: Vec<u8>,
     pub(crate) version: String,
     pub(crate) status: u16,
     pub(crate) headers: Headers,
@@ -43,6 +45,8 @@ pub(crate) struct Head {
 /// An answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Response {
+    /// The head as it stood on the wire, with its empty line.
+    pub(crate) raw: Vec<u8>,
     pub(crate) version: String,
     pub(crate) status: u16,
     pub(crate) headers: Headers,
