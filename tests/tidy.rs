@@ -8,7 +8,14 @@ use std::path::Path;
 
 /// `(dependency, where it may be used, why there)`. A place is a file, or a directory when it ends in `/`.
 const IMPORTERS: &[(&str, &[&str], &str)] = &[
-    ("redis", &["src/gateway/store/"], "persistence has one door"),
+    (
+        "redis",
+        &[
+            "src/gateway/store/",
+            "src/gateway/config/store.rs", // has its URLs read as they will be when it is connected to
+        ],
+        "persistence has one door",
+    ),
     ("rusqlite", &["src/gateway/store/"], "persistence has one door"),
     ("rustls", &["src/gateway/accept/tls.rs", "src/gateway/config/tls.rs", "src/gateway/server.rs"], "TLS has one door"),
     ("h2", &["src/gateway/accept/"], "HTTP/2 on our side is the accept room's"),

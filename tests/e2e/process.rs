@@ -206,6 +206,32 @@ fn mistaken_variables_are_told_by_name() {
 }
 
 #[test]
+fn a_redis_that_cannot_be_meant_is_a_mistake_of_the_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let garbage = dir.path().join("ca.pem");
+    std::fs::write(&garbage, "no certificate\n").unwrap();
+    let ca = |path: &str| ("VERTICE_STORE__REDIS__CA_FILE", path.to_owned());
+    let url = |url: &str| ("VERTICE_STORE__REDIS__URL", url.to_owned());
+    for (env, key, says) in [
+        (vec![url("redis://:geheim@localhost/first")], "store.redis.url", "database number"),
+        (vec![url("redis://:geheim@localhost:99999")], "store.redis.url", "did not parse"),
+        (vec![url("rediss://:geheim@localhost#geheim")], "store.redis.url", "fragment"),
+        (vec![url("redis://:geheim@localhost?protocol=geheim")], "store.redis.url", "protocol"),
+        (vec![url("rediss://:geheim@localhost"), ca("/nowhere/ca.pem")], "store.redis.ca_file", "/nowhere/ca.pem"),
+        (vec![url("rediss://:geheim@localhost"), ca(garbage.to_str().unwrap())], "store.redis.ca_file", "no certificate"),
+    ] {
+        let env: Vec<_> = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let listen = [("VERTICE_GATEWAY__LISTEN", "127.0.0.1:0"), ("VERTICE_REGISTRY__LISTEN", "127.0.0.1:0")];
+        for command in ["run", "check"] {
+            let result = finished(&[command], &[&listen[..], &env].concat());
+            assert_eq!(result.code, Some(78), "{command} {env:?}: {}", result.stderr);
+            assert!(result.stderr.contains(key) && result.stderr.contains(says), "{command} {env:?}: {}", result.stderr);
+            assert!(!result.stderr.contains("geheim"), "{}", result.stderr);
+        }
+    }
+}
+
+#[test]
 fn a_good_configuration_is_0() {
     let good = checked("[lease]\nttl = \"1m 30s\"\n[timeouts]\nfirst_byte = \"250ms\"\n", &[("VERTICE_LOG__LEVEL", "warn")]);
     assert_eq!(good.code, Some(0), "{}", good.stderr);

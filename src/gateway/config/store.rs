@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use redis::IntoConnectionInfo;
+
 use super::raw::Value;
 use super::reader::Reader;
 use super::secret::Secret;
+use super::tls::authorities;
 use super::value;
 
 /// Section `store`.
@@ -71,8 +74,8 @@ pub struct RedisSettings {
     pub username: Option<String>,
     /// The Sentinels' own password.
     pub sentinel_password: Option<Secret>,
-    /// A file of certificates (PEM) that sign the server's, in place of the well-known ones.
-    pub ca_file: Option<PathBuf>,
+    /// Certificates (PEM) that sign the server's, in place of the well-known ones.
+    pub authorities: Option<String>,
     /// How long an operation may take.
     pub timeout: Duration,
     /// How often everything is compared with what the store has.
@@ -104,11 +107,14 @@ impl RedisSettings {
             master: r.text("master").unwrap_or_else(|| "mymaster".to_owned()),
             username: r.text("username").filter(|username| !username.is_empty()),
             sentinel_password: r.secret("sentinel_password", |_| Ok(())).filter(|password| !password.expose().is_empty()),
-            ca_file: r.text("ca_file").filter(|path| !path.is_empty()).map(PathBuf::from),
+            authorities: r.text("ca_file").and_then(|_| r.file("ca_file", authorities)),
             timeout: r.duration("timeout", OPERATION_MAX, Duration::from_millis(10)..=OPERATION_MAX),
             reconcile: r.duration("reconcile", Duration::from_secs(30), Duration::from_secs(1)..=Duration::from_secs(3600)),
         };
         if settings.url.is_some() || settings.host.is_some() || !settings.sentinels.is_empty() {
+            if settings.authorities.is_some() && !settings.is_tls() {
+                r.warn("store.redis.ca_file is not used: only a URL that begins with rediss:// asks for TLS".to_owned());
+            }
             return Some(settings);
         }
         if ["url", "url_file", "host", "sentinels"].into_iter().any(|key| r.is_ours(key)) {
@@ -121,14 +127,27 @@ impl RedisSettings {
         }
         None
     }
+
+    fn is_tls(&self) -> bool {
+        self.url.as_ref().is_some_and(|url| url.expose().trim().starts_with("rediss://"))
+    }
 }
 
 fn redis_url(text: &str) -> Result<(), String> {
     let rest = ["redis://", "rediss://", "unix://"].iter().find_map(|scheme| text.trim().strip_prefix(scheme));
     match rest {
-        Some(rest) if !rest.is_empty() && !text.contains(char::is_whitespace) => Ok(()),
+        Some(rest) if !rest.is_empty() && !text.contains(char::is_whitespace) => usable(text.trim()),
         _ => Err("not a Redis URL; give redis://[user:password@]host[:port][/database] or rediss://…".to_owned()),
     }
+}
+
+/// Whether those who connect will understand the URL.
+fn usable(url: &str) -> Result<(), String> {
+    url.into_connection_info().map(drop).map_err(|error| {
+        // Only what is the same for every URL: behind the dash there may be a piece of this one.
+        let message = error.to_string();
+        format!("a Redis URL that cannot be used: {}", message.split(" - ").next().unwrap_or_default())
+    })
 }
 
 fn host(value: &Value) -> Result<String, String> {

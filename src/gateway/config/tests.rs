@@ -80,6 +80,7 @@ fn the_examples_of_the_shipped_file_are_valid() {
             "secret_file",
             "password_file",
             "sentinel_password_file",
+            "ca_file",
             "certificate = ",
             "key = \"/etc",
         ];
@@ -363,6 +364,23 @@ fn redis_is_the_store_as_soon_as_it_is_configured() {
     assert!(nowhere.len() == 1 && nowhere[0].contains("store.kind: redis needs one of"), "{nowhere:?}");
     let slow = mistakes("[store.redis]\nhost = 'redis'\ntimeout = '1s'", &[]);
     assert!(slow.len() == 1 && slow[0].contains("store.redis.timeout"), "{slow:?}");
+}
+
+#[test]
+fn authorities_without_tls_are_told_to_be_of_no_use() {
+    let pem = rcgen::CertificateParams::new(["x".to_owned()]).unwrap();
+    let pem = pem.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem();
+    let read = |url: &str| {
+        let text = format!("[store.redis]\nurl = '{url}'\nca_file = '/ca.pem'\n");
+        parse_with(&text, "f", &env(&[]), &|_| Ok(pem.clone())).unwrap()
+    };
+    let is_warned = |config: &Config| config.warnings.iter().any(|warning| warning.contains("ca_file"));
+    let tls = read("rediss://redis");
+    assert!(!is_warned(&tls) && tls.store.redis.unwrap().authorities == Some(pem.clone()));
+    assert!(is_warned(&read("redis://redis")));
+    let off =
+        parse_with("[store.redis]\nhost = 'redis'\nca_file = ''\n", "f", &env(&[]), &|_| Err(io::ErrorKind::NotFound.into()));
+    assert!(!is_warned(&off.unwrap()));
 }
 
 #[test]

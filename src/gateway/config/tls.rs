@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::RootCertStore;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -81,13 +82,22 @@ fn certificates(text: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     }
 }
 
+/// The text itself, if it is a list of certificates that can vouch for others.
+pub(super) fn authorities(text: &str) -> Result<String, String> {
+    let mut anchors = RootCertStore::empty();
+    for certificate in certificates(text)? {
+        anchors.add(certificate).map_err(|cause| format!("has a certificate that cannot be read: {cause}"))?;
+    }
+    Ok(text.to_owned())
+}
+
 fn private_key(text: &str) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|_| "has no private key (BEGIN PRIVATE KEY) in it".to_owned())
 }
 
 impl Reader<'_> {
     /// The content of the file that `key` names.
-    fn file<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+    pub(super) fn file<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let read_file = self.files();
         self.value(key, |value| {
             let path = super::value::text(value)?;

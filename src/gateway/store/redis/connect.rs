@@ -52,7 +52,7 @@ impl Dialler {
     /// Connections to where the settings say.
     ///
     /// # Errors
-    /// A URL that makes no sense, or a file of certificates that cannot be read.
+    /// A URL that makes no sense.
     pub(super) fn new(settings: &RedisSettings) -> Result<Self, Failure> {
         Ok(Self { target: Target::of(settings)?, pending: None, asked: None })
     }
@@ -143,11 +143,10 @@ impl Target {
             access = access.set_username(username);
         }
         server = server.set_redis_settings(access);
-        let certificates = settings.ca_file.as_ref().map(|path| {
-            let read = std::fs::read(path);
-            let failed = |error| Failure::new("connect", format!("failed to read {}: {error}", path.display()));
-            read.map(|pem| TlsCertificates { client_tls: None, root_cert: Some(pem) }).map_err(failed)
-        });
+        let certificates = settings
+            .authorities
+            .as_ref()
+            .map(|pem| TlsCertificates { client_tls: None, root_cert: Some(pem.clone().into_bytes()) });
         let mut sentinel_access = RedisConnectionInfo::default().set_skip_set_lib_name();
         if let Some(password) = secret(&settings.sentinel_password) {
             sentinel_access = sentinel_access.set_password(password);
@@ -159,7 +158,7 @@ impl Target {
         };
         Ok(Self {
             server,
-            certificates: certificates.transpose()?,
+            certificates,
             sentinels: settings.sentinels.iter().filter_map(sentinel).take(SENTINELS_MAX).collect(),
             master: settings.master.clone(),
             timeout: settings.timeout,

@@ -97,7 +97,7 @@ impl Server {
                 master: "mymaster".to_owned(),
                 username: None,
                 sentinel_password: None,
-                ca_file: None,
+                authorities: None,
                 // Longer than in the product, for machines that have much else to do.
                 timeout: Duration::from_secs(2),
                 reconcile: Duration::from_secs(30),
