@@ -12,6 +12,15 @@ local function is_damaged(version)
   local last = string.format('%020.0f', (now + 100 * 365 * 86400000) * 1024000)
   return #version ~= 20 or string.find(version, '%D') or version > last
 end
+-- Puts a record or a grave in its place and into the index, for so many milliseconds. What was there before goes, whatever it was.
+-- KEYS and ARGV begin alike: record, index of the service, vx:names; service, id.
+local function keep(lives, entry, ...)
+  redis.call('DEL', KEYS[1])
+  redis.call('HSET', KEYS[1], ...)
+  redis.call('PEXPIRE', KEYS[1], lives)
+  redis.call('HSET', KEYS[2], ARGV[2], entry)
+  redis.call('SADD', KEYS[3], ARGV[1])
+end
 -- Tells the other replicas. When what that needs is not ours, they find out by comparing: false. What Redis refuses to all: the
 -- error, before anything was written.
 local function tell(seq, events, kept, ...)

@@ -32,11 +32,7 @@ end
 if not is_kept then
   return 'foreign'
 end
-redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], 'v', version, 'gone', by, 'why', why)
-redis.call('PEXPIRE', KEYS[1], kept)
-redis.call('HSET', KEYS[2], id, 'g' .. version .. ':' .. string.format('%.0f', now + kept))
-redis.call('SADD', KEYS[3], service)
+keep(kept, 'g' .. version .. ':' .. string.format('%.0f', now + kept), 'v', version, 'gone', by, 'why', why)
 -- The flat record goes with the instance that it shows. It may have expired before; the name must not stay behind.
 if is(KEYS[6], 'hash') and is(KEYS[7], 'set') and is(KEYS[8], 'hash') then
   local shown = redis.call('HGET', KEYS[6], 'endpoint')

@@ -6,7 +6,7 @@ local is_kept = is(KEYS[1], 'hash') and is(KEYS[2], 'hash') and is(KEYS[3], 'set
 local service, id, version, holder, left, drain = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6]
 local known = is_kept and redis.call('HMGET', KEYS[1], 'v', 'gone', 'until') or {}
 local until_ms = now + left
-local keep = 24 * 3600 * 1000
+local spare = 24 * 3600 * 1000
 if known[1] and is_damaged(known[1]) then
   is_kept, known = false, {}
 end
@@ -23,7 +23,7 @@ if known[1] == version then
   -- What ends later than any lease of it was written before the clock was set back.
   if until_ms > ends or ends > now + tonumber(ARGV[11]) + 1000 then
     redis.call('HSET', KEYS[1], 'until', string.format('%.0f', until_ms), 'holder', holder)
-    redis.call('PEXPIRE', KEYS[1], left + keep)
+    redis.call('PEXPIRE', KEYS[1], left + spare)
   end
   return 'same'
 end
@@ -39,12 +39,8 @@ end
 if not is_kept then
   return 'foreign'
 end
-redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], 'v', version, 'holder', holder, 'until', string.format('%.0f', until_ms), 'record', ARGV[7])
+keep(left + spare, 'r' .. version, 'v', version, 'holder', holder, 'until', string.format('%.0f', until_ms), 'record', ARGV[7])
 if drain ~= '' then
   redis.call('HSET', KEYS[1], 'drain_until', string.format('%.0f', now + tonumber(drain)))
 end
-redis.call('PEXPIRE', KEYS[1], left + keep)
-redis.call('HSET', KEYS[2], id, 'r' .. version)
-redis.call('SADD', KEYS[3], service)
 return is_told and 'written' or 'unheard'
