@@ -1,10 +1,11 @@
 //! What the store holds, read at once before anybody is served.
 
 use super::connect::Dialler;
+use super::contents::READ_MAX;
 use super::failure::Failure;
 use super::record::Kept;
 use super::settings::Settings;
-use super::shelf::{READ_MAX, Shelf};
+use super::shelf::Shelf;
 use super::skipped::Skipped;
 use super::state::Replica;
 use crate::clock;

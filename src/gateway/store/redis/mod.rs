@@ -28,11 +28,13 @@
 //! bound that the caller set.
 
 mod connect;
+mod contents;
 mod failure;
 mod health;
 mod literal;
 mod load;
 mod predecessor;
+mod pulse;
 mod rates;
 mod reader;
 mod reconcile;

@@ -1,9 +1,10 @@
 //! Everything compared with what the store has, a few services at a time, so that changes and beats go on meanwhile.
 
+use super::contents::READ_MAX;
 use super::failure::Failure;
 use super::predecessor::Flat;
 use super::shared::Shared;
-use super::shelf::{READ_MAX, Shelf};
+use super::shelf::Shelf;
 use crate::clock;
 use crate::registrar::outbox::{Outbox, Work};
 use std::collections::{BTreeSet, VecDeque};

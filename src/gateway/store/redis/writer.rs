@@ -4,13 +4,15 @@
 //! while the store was away comes before what the store still says.
 
 use super::connect::Dialler;
+use super::contents::READ_MAX;
 use super::failure::Failure;
 use super::predecessor;
+use super::pulse::{Description, Pulse};
 use super::reconcile::Reconcile;
 use super::record::Kept;
 use super::script::PIPELINE_MAX;
 use super::shared::Shared;
-use super::shelf::{Answer, Description, Pulse, READ_MAX, Shelf};
+use super::shelf::{Answer, Shelf};
 use crate::clock;
 use crate::registrar::outbox::{Batch, Change, Key, Outbox};
 use std::collections::BTreeSet;
