@@ -299,6 +299,7 @@ impl Registry {
         let (service, held) = (service.clone(), endpoint.name().cloned());
         if let Some(host) = &held {
             self.hold_name(host, &service);
+            // Unlike what comes from the store, this answer is newer than any that is known.
             self.resolved(host, resolved.as_deref().unwrap_or_default(), now);
         }
         let cells = self.inherited_cells(&service, &replaced, endpoint);
