@@ -121,6 +121,24 @@ fn publish(c: &mut Criterion) {
             table.store(Arc::new(new));
         });
     });
+    // As many as go in one batch, so that nearly every shard is another one afterwards.
+    let storm = |turn: u64| {
+        let changed = names.iter().take(1_024);
+        let build = |name: &ServiceName| (name.clone(), registry.build(name, turn, None, &Bare).map(Arc::new));
+        table.load_full().with(turn, changed.map(build).collect())
+    };
+    group.bench_function("1 024 services: build, with, store", |b| {
+        b.iter_custom(|count| (0..count).map(|turn| timed(|| table.swap(Arc::new(storm(turn)))).1).sum());
+    });
+    group.bench_function("1 024 services: free the retired table", |b| {
+        b.iter_custom(|count| {
+            let free = |turn| {
+                let retired = table.swap(Arc::new(storm(turn)));
+                timed(|| drop(retired)).1
+            };
+            (0..count).map(free).sum()
+        });
+    });
     let (mut registrar, _table, _handle) = world::registrar(SERVICES, 1, &Arc::default(), &world::metrics());
     group.bench_function("one service: as the registrar does, register to outbox", |b| {
         b.iter(|| {
@@ -147,6 +165,13 @@ fn head_check(c: &mut Criterion) {
         group.bench_function(id, |b| b.iter(|| black_box(check(black_box(head), &limits))));
     }
     group.finish();
+}
+
+#[expect(clippy::disallowed_methods, reason = "a bench measures time")]
+fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let started = Instant::now();
+    let result = work();
+    (result, started.elapsed())
 }
 
 /// How long `threads` threads take for `count` operations each.

@@ -7,6 +7,9 @@
 
 pub mod outbox;
 mod publish;
+mod retired;
+#[cfg(test)]
+mod tests;
 
 use crate::clock;
 use crate::noticeboard::NoticeBoard;
@@ -15,6 +18,7 @@ use crate::telemetry::{event, metrics::Metrics};
 use crate::upstream::{Hung, Table};
 use outbox::{Change, Outbox, Work};
 use parking_lot::Mutex;
+use retired::Retired;
 use std::sync::Arc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
@@ -144,6 +148,7 @@ pub struct Registrar {
     leases: Arc<Mutex<LeaseFigures>>,
     /// To whoever probes held instances.
     probes: Option<mpsc::Sender<Probe>>,
+    retired: Retired,
 }
 
 impl Registrar {
@@ -161,7 +166,8 @@ impl Registrar {
         let (sender, receiver) = mpsc::channel(queue.max(1));
         let leases = Arc::<Mutex<LeaseFigures>>::default();
         let handle = Handle { queue: sender, metrics: hung.metrics.clone(), leases: leases.clone() };
-        (Self { registry, table, hung, board, outbox, resolver, queue: receiver, leases, probes: None }, handle)
+        let (probes, retired) = (None, Retired::default());
+        (Self { registry, table, hung, board, outbox, resolver, queue: receiver, leases, probes, retired }, handle)
     }
 
     /// The probes that the registry asks for, from now on. It never has more of them under way than fit.
@@ -239,7 +245,7 @@ impl Registrar {
 
     /// Publishes what changed, then passes on effects and replies.
     fn settle(&mut self, open: Vec<Open>) {
-        let is_news = publish::publish(&self.table, &mut self.registry, &self.hung, &self.board);
+        let is_news = publish::publish(&self.table, &mut self.registry, &self.hung, &self.board, &mut self.retired);
         self.show_leases();
         let visible = clock::mono();
         let mut work = Work::default();
@@ -283,6 +289,7 @@ impl Registrar {
             // A client that no longer waits has still been served.
             let _ = reply.send(answer);
         }
+        self.retired.free();
     }
 }
 

@@ -1,5 +1,6 @@
 //! The one door to the routing table.
 
+use super::retired::Retired;
 use crate::clock;
 use crate::noticeboard::NoticeBoard;
 use crate::upstream::{Hung, Service, Table};
@@ -9,8 +10,8 @@ use vertice_core::registry::Registry;
 
 /// Publishes every service that changed; tells whether there was any.
 ///
-/// The retired table is dropped here, by the registrar, so that no worker pays for it.
-pub(super) fn publish(table: &Table, registry: &mut Registry, hung: &Hung, board: &NoticeBoard) -> bool {
+/// What is replaced is `retired`: its readers are not to free it.
+pub(super) fn publish(table: &Table, registry: &mut Registry, hung: &Hung, board: &NoticeBoard, retired: &mut Retired) -> bool {
     let changed = registry.take_changed();
     if changed.is_empty() {
         return false;
@@ -21,6 +22,7 @@ pub(super) fn publish(table: &Table, registry: &mut Registry, hung: &Hung, board
     let mut news = Vec::new();
     let build = |(name, changed_at): (ServiceName, u64)| {
         let before = old.get(name.as_str());
+        before.into_iter().for_each(|service| retired.keep_service(service, &hung.metrics));
         let after = registry.build(&name, changed_at, before, hung).map(Arc::new);
         match (&after, before) {
             (Some(service), _) => service.x.set_instances(service.instances.len(), service.usable.len()),
@@ -41,6 +43,7 @@ pub(super) fn publish(table: &Table, registry: &mut Registry, hung: &Hung, board
     metrics.active_services.set(i64::try_from(registry.service_count()).unwrap_or(i64::MAX));
     metrics.active_instances.set(i64::try_from(registry.instance_count()).unwrap_or(i64::MAX));
     table.store(Arc::new(new));
+    retired.keep_table(old, metrics);
     board.post(registry.generation(), news);
     gone.iter().for_each(|service| service.x.remove());
     metrics.publish_duration.observe(clock::mono().since(started).as_secs_f64());
