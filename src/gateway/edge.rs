@@ -9,21 +9,21 @@ mod local;
 mod observer;
 mod patient;
 mod pooled;
+mod sink;
 mod spectator;
 
 use crate::accept::Drain;
 use crate::clock;
-use crate::control::{Control, Role};
+use crate::control::{Control, Role, TOKEN_FIELDS};
 use crate::leash::Leash;
 use crate::proxy::admit::{self, Asked, Way};
-use crate::proxy::affinity;
 use crate::proxy::answer::{self, Framing};
 use crate::proxy::attempt::Attempt;
-use crate::proxy::client::Forwarding;
 use crate::proxy::ctx::{Ctx, Forward};
+use crate::proxy::explain::EXPLAIN;
 use crate::proxy::fail::Failure;
-use crate::proxy::headers;
-use crate::proxy::limits::Quoted;
+use crate::proxy::headers::{self, HopByHop};
+use crate::proxy::outgoing::Outgoing;
 use crate::proxy::overload::is_event_stream;
 use crate::proxy::rules::Rules;
 use crate::proxy::watch::{Watch, Watchdog};
@@ -36,7 +36,7 @@ use crate::upstream::{self, Table};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::HeaderValue;
+use http::HeaderName;
 pub use observer::Observer;
 use patient::PatientConnector;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -45,6 +45,7 @@ use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
+use sink::Written;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +53,6 @@ use vertice_core::backoff::Backoff;
 use vertice_core::decimal::decimal;
 use vertice_core::outcome::Ending;
 use vertice_core::reason::Reason;
-use vertice_core::route;
 
 /// Shared by the listeners' proxies.
 pub struct Shared {
@@ -267,39 +267,27 @@ impl ProxyHttp for Edge {
         upstream_request: &mut RequestHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        let Some(forward) = &ctx.forward else { return Ok(()) };
-        let Some(attempt) = &forward.attempt else { return Ok(()) };
-        let upstream = attempt.upstream();
-        let head = forward.route.as_ref().and_then(|route| route.rewrite.as_deref()).unwrap_or_default();
+        let client = session.req_header();
+        let Some(outgoing) = Outgoing::of(ctx, &client.headers, scheme(session)) else { return Ok(()) };
         let mut target = Vec::with_capacity(256);
-        let rest = session.req_header().raw_path().get(forward.rest_at..).unwrap_or_default();
-        route::write_target(&mut target, upstream.facts.endpoint.prefix(), head, rest);
+        outgoing.write_target(client.raw_path(), &mut target);
         upstream_request.set_raw_path(&target)?;
-        for name in headers::forwarding_lookalikes(&session.req_header().headers) {
-            upstream_request.remove_header(&name);
-        }
-        if let Some(client) = &ctx.client {
-            let forwarding = Forwarding::make(client, &session.req_header().headers, scheme(session));
-            upstream_request.insert_header("X-Forwarded-For", forwarding.x_for)?;
-            upstream_request.insert_header("X-Forwarded-Proto", forwarding.x_proto)?;
-            upstream_request.insert_header("Forwarded", forwarding.forwarded)?;
-            match forwarding.x_host {
-                Some(host) => upstream_request.insert_header("X-Forwarded-Host", host)?,
-                None => drop(upstream_request.remove_header("X-Forwarded-Host")),
-            }
-        }
-        upstream_request.insert_header("X-Request-ID", ctx.request_id.to_value())?;
-        explain::remove_question(ctx, upstream_request);
-        let preserve = forward.route.as_ref().and_then(|route| route.preserve_host);
-        if let (false, Some(host)) = (preserve.unwrap_or(forward.service.policy.preserve_host), &upstream.x.host) {
-            upstream_request.insert_header("Host", host.clone())?;
+        let withheld = client.headers.keys().filter(|name| outgoing.withholds(name.as_str().as_bytes()));
+        withheld.for_each(|name| drop(upstream_request.remove_header(name)));
+        let mut own = Written::with_room();
+        outgoing.write(&mut own);
+        own.insert_into(upstream_request)?;
+        if ctx.explanation.is_some() {
+            // They came with the question.
+            TOKEN_FIELDS.into_iter().for_each(|name| drop(upstream_request.remove_header(name)));
         }
         let is_shared = upstream_request.version == http::Version::HTTP_2;
         if is_shared && session.req_header().headers.get("te").is_some_and(|te| te == "trailers") {
             // The only one HTTP/2 knows, which gRPC insists on.
             upstream_request.insert_header("te", "trailers")?;
         }
-        let is_handshake = forward.is_upgrade && content_length(session).is_none();
+        let is_upgrade = ctx.forward.as_ref().is_some_and(|forward| forward.is_upgrade);
+        let is_handshake = is_upgrade && content_length(session).is_none();
         if is_handshake || (is_shared && session.as_mut().is_body_empty()) {
             // Complete with its head; what follows a handshake is the tunnel's.
             Self::sent(ctx);
@@ -339,7 +327,7 @@ impl ProxyHttp for Edge {
     ) -> Result<()> {
         let status = upstream_response.status;
         let framing = self.check_answer(upstream_response, ctx)?;
-        if status.is_informational() && status != http::StatusCode::SWITCHING_PROTOCOLS {
+        if answer::is_interim(status) {
             ctx.interim = ctx.interim.saturating_add(1);
             return Ok(());
         }
@@ -418,23 +406,16 @@ impl ProxyHttp for Edge {
         if let Some(forward) = ctx.forward.as_ref().filter(|forward| forward.is_tunnel) {
             session.set_read_timeout(Some(forward.timeouts.tunnel_idle));
         }
-        for name in headers::hop_by_hop(upstream_response.status, &upstream_response.headers) {
-            upstream_response.remove_header(&name);
+        let hop = HopByHop::of(upstream_response.status, &upstream_response.headers);
+        let dropped = upstream_response.headers.keys().filter(|name| hop.drops(name.as_str().as_bytes()));
+        let dropped: Vec<HeaderName> = dropped.cloned().collect();
+        dropped.iter().for_each(|name| drop(upstream_response.remove_header(name)));
+        if ctx.explanation.is_some() {
+            upstream_response.remove_header(EXPLAIN);
         }
-        if let Some(field) = cookie(ctx, upstream_response.status) {
-            upstream_response.append_header(http::header::SET_COOKIE, field)?;
-        }
-        let is_final = !upstream_response.status.is_informational();
-        for (name, value) in ctx.quoted.iter().filter(|_| is_final).flat_map(Quoted::fields) {
-            upstream_response.append_header(name, value)?;
-        }
-        if let Some(field) = explain::field(ctx).filter(|_| !upstream_response.status.is_informational()) {
-            upstream_response.insert_header("X-Vertice-Explain", field)?;
-        }
-        if !upstream_response.headers.contains_key("x-request-id") && !upstream_response.status.is_informational() {
-            upstream_response.insert_header("X-Request-ID", ctx.request_id.to_value())?;
-        }
-        Ok(())
+        let mut own = Written::default();
+        answer::add(ctx, upstream_response.status, &upstream_response.headers, &mut own);
+        own.append_to(upstream_response)
     }
 
     fn fail_to_connect(&self, session: &mut Session, _peer: &HttpPeer, ctx: &mut Ctx, mut e: Box<Error>) -> Box<Error> {
@@ -461,7 +442,7 @@ impl ProxyHttp for Edge {
         let failure = ending::failure(e, ctx);
         let mut error_code = 0;
         if let Some(failure) = failure
-            && session.response_written().is_none_or(|head| ending::is_interim(head.status))
+            && session.response_written().is_none_or(|head| answer::is_interim(head.status))
         {
             error_code = failure.reason.status();
             session.set_keepalive(None);
@@ -495,13 +476,6 @@ impl std::fmt::Debug for Edge {
 
 fn watch(ctx: &Ctx) -> Option<&Watch> {
     ctx.forward.as_ref()?.attempt.as_ref()?.watch.as_deref()
-}
-
-/// What keeps the client with the instance that answers.
-fn cookie(ctx: &Ctx, status: http::StatusCode) -> Option<HeaderValue> {
-    let forward =
-        ctx.forward.as_ref().filter(|_| !status.is_informational() || status == http::StatusCode::SWITCHING_PROTOCOLS)?;
-    affinity::set_cookie(&forward.service, forward.attempt.as_ref()?.upstream(), &forward.preference)
 }
 
 /// What the client spoke to us over.

@@ -2,6 +2,7 @@
 
 use super::{Edge, ending};
 use crate::clock;
+use crate::proxy::answer::is_interim;
 use crate::proxy::attempt::Attempt;
 use crate::proxy::ctx::{Ctx, Forward};
 use crate::proxy::explain::Explanation;
@@ -102,7 +103,7 @@ fn failed(session: &Session) -> Failed {
         untouched: false,
         idempotent: session.req_header().method.is_idempotent(),
         body_kept: !session.as_ref().retry_buffer_truncated(),
-        answered: session.response_written().is_some_and(|head| !ending::is_interim(head.status)),
+        answered: session.response_written().is_some_and(|head| !is_interim(head.status)),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::Shared;
 use crate::accept::{is_cut, is_malformed_body, is_slow_body};
 use crate::clock;
+use crate::proxy::answer::is_interim;
 use crate::proxy::attempt::Attempt;
 use crate::proxy::ctx::{Ctx, Forward};
 use crate::proxy::fail::Failure;
@@ -129,11 +130,6 @@ pub(super) fn conclude(shared: &Shared, session: &Session, error: Option<&Error>
 /// An interim answer is none: a client that left after it left before its answer.
 fn answer_status(written: http::StatusCode) -> u16 {
     if is_interim(written) { 0 } else { written.as_u16() }
-}
-
-/// Whether the answer is still to come (RFC 9110 §15.2). After 101 none comes: the bytes are another protocol's.
-pub(super) fn is_interim(status: http::StatusCode) -> bool {
-    status.is_informational() && status != http::StatusCode::SWITCHING_PROTOCOLS
 }
 
 fn conclude_attempt(forward: &mut Forward, error: Option<&Error>, status: u16) {

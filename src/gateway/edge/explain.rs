@@ -1,12 +1,8 @@
-//! `X-Vertice-Explain: 1`: who may ask, and where the explanation goes.
+//! `X-Vertice-Explain: 1`: who may ask.
 
 use super::Edge;
-use crate::clock;
-use crate::control::TOKEN_FIELDS;
 use crate::proxy::ctx::Ctx;
 use crate::proxy::explain::{EXPLAIN, Explanation};
-use http::HeaderValue;
-use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
 impl Edge {
@@ -19,18 +15,5 @@ impl Edge {
             let generation = self.shared.table.load().generation();
             ctx.explanation = Some(Box::new(Explanation::new(ctx.started, generation)));
         }
-    }
-}
-
-/// What is written about the request that is answered now; `ctx.reason` says whether by the gateway itself.
-pub(super) fn field(ctx: &mut Ctx) -> Option<HeaderValue> {
-    ctx.explanation.as_mut()?.field(ctx.reason, clock::mono())
-}
-
-/// Takes out what was meant for the gateway: the question, and the token that came with it.
-pub(super) fn remove_question(ctx: &Ctx, upstream_request: &mut RequestHeader) {
-    upstream_request.remove_header(EXPLAIN);
-    if ctx.explanation.is_some() {
-        TOKEN_FIELDS.into_iter().for_each(|name| drop(upstream_request.remove_header(name)));
     }
 }

@@ -1,12 +1,11 @@
 //! Answers that are not passed on: the control plane's, and failures. Translates between Pingora's session and plain
 //! requests and responses.
 
-use super::{content_length, explain, grpc, spectator};
+use super::{content_length, grpc, spectator};
 use crate::control::{BODY_MAX, Caller, Control, Outcome, Role};
+use crate::problem::customary;
 use crate::proxy::ctx::Ctx;
-use crate::proxy::explain::EXPLAIN;
-use crate::proxy::fail::Failure;
-use crate::proxy::limits::Quoted;
+use crate::proxy::fail::{self, Failure};
 use crate::telemetry::metrics::Metrics;
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request, Response};
@@ -48,21 +47,12 @@ pub(super) async fn answer(control: &Arc<Control>, role: Role, session: &mut Ses
 
 /// Answers with a failure.
 pub(super) async fn fail(session: &mut Session, ctx: &mut Ctx, metrics: &Metrics, failure: &Failure) -> Result<bool> {
-    ctx.reason = Some(failure.reason);
-    metrics.answered(failure.reason);
     if grpc::is_asked_for(session.req_header()) {
+        fail::note(ctx, failure, metrics);
         grpc::fail(session, failure, &ctx.request_id).await?;
         return Ok(true);
     }
-    let mut response =
-        crate::problem::response(failure.reason, &failure.detail, failure.retry_after_s, &ctx.request_id, Vec::new());
-    for (name, value) in ctx.quoted.iter().flat_map(Quoted::fields) {
-        response.headers_mut().append(name, value);
-    }
-    if let Some(field) = explain::field(ctx) {
-        response.headers_mut().insert(EXPLAIN, field);
-    }
-    write(session, response).await?;
+    write(session, fail::response(ctx, failure, metrics)).await?;
     Ok(true)
 }
 
@@ -153,27 +143,4 @@ pub(super) fn response_head(parts: &http::response::Parts) -> Result<ResponseHea
         head.append_header(customary(name), value.clone())?;
     }
     Ok(head)
-}
-
-/// A field's name in the spelling of the contract. Case means nothing in HTTP, but people compare what they see.
-fn customary(name: &http::HeaderName) -> String {
-    let word = |word: &str| match word {
-        "id" => "ID".to_owned(),
-        "ratelimit" => "RateLimit".to_owned(),
-        _ => word.char_indices().map(|(at, c)| if at == 0 { c.to_ascii_uppercase() } else { c }).collect(),
-    };
-    name.as_str().split('-').map(word).collect::<Vec<String>>().join("-")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_as_people_write_them() {
-        let spelled = |name: &'static str| customary(&http::HeaderName::from_static(name));
-        assert_eq!(spelled("x-request-id"), "X-Request-ID");
-        assert_eq!(spelled("x-vertice-reason"), "X-Vertice-Reason");
-        assert_eq!(spelled("retry-after"), "Retry-After");
-    }
 }

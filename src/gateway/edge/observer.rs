@@ -26,12 +26,12 @@ impl AcceptObserver for Observer {
     fn refused(&self, refusal: &Refusal, client: Option<SocketAddr>) -> Bytes {
         let (id, time_ms) = self.note(refusal, client);
         let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_millis(time_ms));
-        problem::wire(refusal.reason, refusal.detail, &id, &date).into()
+        problem::wire(&answer(refusal, &id), true, true, &date).into()
     }
 
     fn refused_stream(&self, refusal: &Refusal, client: Option<SocketAddr>) -> Response<Bytes> {
         let (id, _) = self.note(refusal, client);
-        problem::response(refusal.reason, refusal.detail, refusal.reason.retry_after_s(), &id, Vec::new())
+        answer(refusal, &id)
     }
 
     fn limit_hit(&self, limit: &'static str) {
@@ -45,6 +45,10 @@ impl AcceptObserver for Observer {
     fn connection_closed(&self) {
         self.metrics.connections.dec();
     }
+}
+
+fn answer(refusal: &Refusal, id: &RequestId) -> Response<Bytes> {
+    problem::response(refusal.reason, refusal.detail, refusal.reason.retry_after_s(), id, Vec::new())
 }
 
 impl Observer {

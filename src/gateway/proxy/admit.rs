@@ -68,7 +68,7 @@ impl Plan {
 }
 
 /// What of a request decides where it goes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Asked<'a, F> {
     /// The target in origin-form.
     pub target: &'a [u8],

@@ -4,9 +4,8 @@
 //! an instance of a service that he may use anyway, or none.
 
 use super::client::Client;
-use super::fields::Fields;
+use super::fields::{Fields, Sink};
 use crate::upstream::{Service, Upstream};
-use http::HeaderValue;
 use std::borrow::Cow;
 use std::net::IpAddr;
 use vertice_core::balance::{Preference, ring};
@@ -22,12 +21,11 @@ pub fn preference(service: &Service, fields: &impl Fields, client: Option<&Clien
     Preference { key, token: token.unwrap_or(0) }
 }
 
-/// The field that makes the client stay with `upstream`, unless it does already.
-#[must_use]
-pub fn set_cookie(service: &Service, upstream: &Upstream, preference: &Preference) -> Option<HeaderValue> {
+/// Writes the field that makes the client stay with `upstream`, unless it does already.
+pub fn set_cookie(service: &Service, upstream: &Upstream, preference: &Preference, sink: &mut impl Sink) {
     let sticky = &service.policy.balance.sticky;
     if !sticky.enabled || upstream.token == 0 || preference.token == upstream.token {
-        return None;
+        return;
     }
     let mut field = format!("{}={:016x}; Path={}; HttpOnly", name(sticky, service), upstream.token, sticky.path);
     if let Some(ttl) = sticky.ttl {
@@ -41,7 +39,7 @@ pub fn set_cookie(service: &Service, upstream: &Upstream, preference: &Preferenc
         SameSite::Strict => "; SameSite=Strict",
         SameSite::None => "; SameSite=None",
     });
-    HeaderValue::from_str(&field).ok()
+    sink.field("Set-Cookie", |out| out.extend_from_slice(field.as_bytes()));
 }
 
 fn key(from: &HashKey, fields: &impl Fields, client: Option<&Client>) -> Option<u64> {
@@ -75,7 +73,7 @@ fn parse_token(value: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{HeaderMap, header};
+    use http::{HeaderMap, HeaderValue, header};
 
     fn headers(fields: &[&'static str]) -> HeaderMap {
         fields.iter().map(|field| (header::COOKIE, HeaderValue::from_static(field))).collect()

@@ -1,4 +1,4 @@
-//! What of an instance's answer is passed on: only what has one length and one meaning.
+//! What of an instance's answer is passed on: only what has one length and one meaning. And what the gateway adds to it.
 //!
 //! Pingora reads answers more leniently than this gateway reads requests: it collapses repeated lengths, takes any coding that
 //! ends with `chunked`, and gives up a head at a megabyte. Whatever another reader may read otherwise is refused here, before
@@ -9,7 +9,10 @@
 //! fields and white space before a colon (RFC 9112 §5 lets a proxy repair both), bare line feeds (§2.2), and a length beside
 //! chunks, of which the chunks count (§6.3). The client gets well-formed fields and one framing in each case.
 
-use super::fields::Fields;
+use super::affinity;
+use super::ctx::Ctx;
+use super::fields::{Fields, Sink};
+use crate::clock;
 use http::{StatusCode, Version};
 use vertice_core::decimal::decimal;
 
@@ -122,6 +125,43 @@ fn another_coding(earlier: bool, value: &[u8]) -> Result<bool, Unfit> {
         return Err(Unfit::Ambiguous("Transfer-Encoding is something other than chunked, once"));
     }
     Ok(true)
+}
+
+/// Whether the answer is still to come (RFC 9110 §15.2). After 101 none comes: the bytes are another protocol's.
+#[must_use]
+pub fn is_interim(status: StatusCode) -> bool {
+    status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
+}
+
+/// Writes what the gateway says itself in an answer of an instance with these `fields`.
+pub fn add(ctx: &mut Ctx, status: StatusCode, fields: &impl Fields, sink: &mut impl Sink) {
+    if is_interim(status) {
+        return;
+    }
+    if let Some(forward) = &ctx.forward
+        && let Some(attempt) = &forward.attempt
+    {
+        affinity::set_cookie(&forward.service, attempt.upstream(), &forward.preference, sink);
+    }
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        return;
+    }
+    add_standing(ctx, sink);
+    if !fields.has("x-request-id") {
+        sink.field("X-Request-ID", |out| out.extend_from_slice(ctx.request_id.as_bytes()));
+    }
+}
+
+/// What every final answer says, whoever makes it: how the request stands with its limits, and how it was decided if that was
+/// asked.
+pub(super) fn add_standing(ctx: &mut Ctx, sink: &mut impl Sink) {
+    if let Some(quoted) = &ctx.quoted {
+        quoted.write(sink);
+    }
+    let explanation = ctx.explanation.as_mut().and_then(|explanation| explanation.field(ctx.reason, clock::mono()));
+    if let Some(explanation) = explanation {
+        sink.field("X-Vertice-Explain", |out| out.extend_from_slice(explanation.as_bytes()));
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
-//! Who the client is, and what we tell the instance about it.
+//! Who the client is.
 
 use super::fields::Fields;
-use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -95,69 +94,10 @@ fn parse_hop(text: &str) -> Option<IpAddr> {
     Some(IpAddr::to_canonical(&address))
 }
 
-/// The forwarding fields that the instance gets.
-#[derive(Debug)]
-pub struct Forwarding {
-    /// `X-Forwarded-For`
-    pub x_for: HeaderValue,
-    /// `X-Forwarded-Proto`
-    pub x_proto: HeaderValue,
-    /// `X-Forwarded-Host`
-    pub x_host: Option<HeaderValue>,
-    /// `Forwarded` (RFC 7239)
-    pub forwarded: HeaderValue,
-}
-
-impl Forwarding {
-    /// From a trusted proxy, what came is kept and the proxy appended; from anybody else it is replaced, so that nobody can
-    /// forge where a request came from. `scheme` and `host` are those of the request itself.
-    #[must_use]
-    pub fn make(client: &Client, headers: &HeaderMap, scheme: &'static str) -> Self {
-        let kept = |name: &str| headers.get(name).filter(|_| client.is_trusted).cloned();
-        let host = headers.get(http::header::HOST);
-        let own = own_element(client.peer, host, scheme);
-        Self {
-            x_for: appended(headers, "x-forwarded-for", client.is_trusted, &client.peer.to_string()),
-            x_proto: kept("x-forwarded-proto").unwrap_or(HeaderValue::from_static(scheme)),
-            x_host: kept("x-forwarded-host").or_else(|| host.cloned()),
-            forwarded: appended(headers, "forwarded", client.is_trusted, &own),
-        }
-    }
-}
-
-fn own_element(peer: IpAddr, host: Option<&HeaderValue>, scheme: &str) -> String {
-    let node = match peer {
-        IpAddr::V4(v4) => v4.to_string(),
-        // RFC 7239 §6: IPv6 is bracketed and quoted.
-        IpAddr::V6(v6) => format!("\"[{v6}]\""),
-    };
-    match host.and_then(|host| host.to_str().ok()).filter(|host| !host.contains(['"', '\\'])) {
-        Some(host) => format!("for={node};host=\"{host}\";proto={scheme}"),
-        None => format!("for={node};proto={scheme}"),
-    }
-}
-
-fn appended(headers: &HeaderMap, name: &str, keep: bool, own: &str) -> HeaderValue {
-    let mut value = Vec::new();
-    for field in headers.get_all(name).iter().filter(|_| keep) {
-        value.extend_from_slice(field.as_bytes());
-        value.extend_from_slice(b", ");
-    }
-    value.extend_from_slice(own.as_bytes());
-    HeaderValue::from_bytes(&value).unwrap_or(HeaderValue::from_static("unknown"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut map = HeaderMap::new();
-        for (name, value) in fields {
-            map.append(*name, HeaderValue::from_static(value));
-        }
-        map
-    }
+    use crate::proxy::fields::tests::Sent;
 
     fn trusted() -> Vec<IpNet> {
         vec!["10.0.0.0/8".parse().unwrap()]
@@ -169,33 +109,17 @@ mod tests {
 
     #[test]
     fn strangers_cannot_forge() {
-        let headers = headers(&[
-            ("x-forwarded-for", "1.1.1.1"),
-            ("forwarded", "for=1.1.1.1"),
-            ("x-forwarded-proto", "https"),
-            ("host", "h"),
-        ]);
-        let client = Client::find(ip("9.9.9.9"), &headers, &trusted());
+        let fields = Sent(&[("X-Forwarded-For", "1.1.1.1"), ("Forwarded", "for=1.1.1.1")]);
+        let client = Client::find(ip("9.9.9.9"), &fields, &trusted());
         assert_eq!(client, Client { peer: ip("9.9.9.9"), address: ip("9.9.9.9"), is_trusted: false });
-        let forwarding = Forwarding::make(&client, &headers, "http");
-        assert_eq!(forwarding.x_for, "9.9.9.9");
-        assert_eq!(forwarding.x_proto, "http");
-        assert_eq!(forwarding.x_host.unwrap(), "h");
-        assert_eq!(forwarding.forwarded, "for=9.9.9.9;host=\"h\";proto=http");
     }
 
     #[test]
     fn a_trusted_proxy_names_the_client() {
-        let headers = headers(&[
-            ("x-forwarded-for", "6.6.6.6, 1.1.1.1"),
-            ("x-forwarded-for", "10.2.2.2"),
-            ("x-forwarded-proto", "https"),
-        ]);
-        let client = Client::find(ip("::ffff:10.0.0.1"), &headers, &trusted());
-        assert_eq!(client.address, ip("1.1.1.1"));
-        let forwarding = Forwarding::make(&client, &headers, "http");
-        assert_eq!(forwarding.x_for, "6.6.6.6, 1.1.1.1, 10.2.2.2, 10.0.0.1");
-        assert_eq!(forwarding.x_proto, "https");
+        let fields = Sent(&[("X-Forwarded-For", "6.6.6.6, 1.1.1.1"), ("X-Forwarded-For", "10.2.2.2")]);
+        let client = Client::find(ip("::ffff:10.0.0.1"), &fields, &trusted());
+        assert_eq!(client, Client { peer: ip("10.0.0.1"), address: ip("1.1.1.1"), is_trusted: true });
+        assert_eq!(Client::find(ip("::ffff:10.0.0.1"), &fields.map(), &trusted()), client);
     }
 
     #[test]
@@ -211,8 +135,8 @@ mod tests {
             ("forwarded", "host=\"x;for=10.9.9.9\";for=8.8.8.8", "8.8.8.8"),
             ("forwarded", "host=\"\\\",for=10.9.9.9;x=\\\"\";for=8.8.8.8", "8.8.8.8"),
         ] {
-            let headers = headers(&[(field, value)]);
-            assert_eq!(Client::find(ip("10.0.0.1"), &headers, &trusted()).address, ip(client), "{value}");
+            let fields = [(field, value)];
+            assert_eq!(Client::find(ip("10.0.0.1"), &Sent(&fields), &trusted()).address, ip(client), "{value}");
         }
     }
 
@@ -227,8 +151,8 @@ mod tests {
             ("forwarded", "for=\"8.8.8.8"),
             ("forwarded", "for=8.8.8.8;host=\"x, for=10.9.9.9"),
         ] {
-            let headers = headers(&[(field, value)]);
-            assert_eq!(Client::find(ip("10.0.0.1"), &headers, &trusted()).address, ip("0.0.0.0"), "{value}");
+            let fields = [(field, value)];
+            assert_eq!(Client::find(ip("10.0.0.1"), &Sent(&fields), &trusted()).address, ip("0.0.0.0"), "{value}");
         }
     }
 }

@@ -1,5 +1,11 @@
 //! Failures of the data plane: what the gateway answers when it cannot pass an answer on.
 
+use super::answer;
+use super::ctx::Ctx;
+use crate::problem;
+use crate::telemetry::metrics::Metrics;
+use bytes::Bytes;
+use http::Response;
 use std::borrow::Cow;
 use vertice_core::balance::NoPick;
 use vertice_core::reason::Reason;
@@ -14,6 +20,20 @@ pub struct Failure {
     pub detail: Cow<'static, str>,
     /// Seconds after which a retry makes sense.
     pub retry_after_s: Option<u32>,
+}
+
+/// Notes that the request is answered with this failure.
+pub fn note(ctx: &mut Ctx, failure: &Failure, metrics: &Metrics) {
+    ctx.reason = Some(failure.reason);
+    metrics.answered(failure.reason);
+}
+
+/// Notes it, and makes the answer.
+pub fn response(ctx: &mut Ctx, failure: &Failure, metrics: &Metrics) -> Response<Bytes> {
+    note(ctx, failure, metrics);
+    let mut response = problem::response(failure.reason, &failure.detail, failure.retry_after_s, &ctx.request_id, Vec::new());
+    answer::add_standing(ctx, response.headers_mut());
+    response
 }
 
 impl Failure {

@@ -3,7 +3,7 @@
 //! One lane has parsed a head into a map, the other leaves it where it was read and knows only where its fields begin and end.
 //! A rule is told neither; it is compiled for both, and costs no allocation to ask.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 
 /// The header fields of a message.
 ///
@@ -44,6 +44,33 @@ impl Fields for HeaderMap {
     }
 }
 
+/// Where the gateway's own fields are written.
+pub trait Sink {
+    /// One more field, whose value `write` appends to what it is given.
+    fn field(&mut self, name: &'static str, write: impl FnOnce(&mut Vec<u8>));
+}
+
+/// As they are on the wire, one line for each.
+impl Sink for Vec<u8> {
+    fn field(&mut self, name: &'static str, write: impl FnOnce(&mut Vec<u8>)) {
+        self.extend_from_slice(name.as_bytes());
+        self.extend_from_slice(b": ");
+        write(self);
+        self.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Beside those that are there.
+impl Sink for HeaderMap {
+    fn field(&mut self, name: &'static str, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut value = Vec::new();
+        write(&mut value);
+        if let Ok(value) = HeaderValue::from_bytes(&value) {
+            self.append(name, value);
+        }
+    }
+}
+
 /// A value as text, if it is: visible ASCII, spaces and tabs.
 #[must_use]
 pub fn text(value: &[u8]) -> Option<&str> {
@@ -54,7 +81,7 @@ pub fn text(value: &[u8]) -> Option<&str> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use http::{HeaderName, HeaderValue};
+    use http::HeaderName;
 
     /// Fields as they were sent.
     #[derive(Debug)]
@@ -90,6 +117,19 @@ pub(super) mod tests {
         let sent = Sent(&[("X-A", "1"), ("x-b", ""), ("x-a", "2")]);
         check(&sent);
         check(&sent.map());
+    }
+
+    #[test]
+    fn what_is_written_is_a_line_or_an_entry() {
+        fn write(sink: &mut impl Sink) {
+            sink.field("X-A", |out| out.extend_from_slice(b"1"));
+            sink.field("X-A", |out| out.extend_from_slice(b"2"));
+        }
+        let (mut lines, mut map) = (Vec::new(), HeaderMap::new());
+        write(&mut lines);
+        write(&mut map);
+        assert_eq!(lines, b"X-A: 1\r\nX-A: 2\r\n");
+        assert_eq!(map.all("x-a").collect::<Vec<_>>(), [b"1", b"2"]);
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use super::client::Client;
 use super::fail::Failure;
-use super::fields::Fields;
+use super::fields::{Fields, Sink};
 use crate::rates::{self, Rate};
 use crate::telemetry::metrics::Metrics;
-use http::HeaderValue;
+use std::io::Write;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use vertice_core::time::{Moment, seconds_up};
 const VALUE_MAX: usize = 128;
 
 /// What of a request its limits look at.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Asked<'a, F> {
     /// Where it goes.
     pub service: &'a ServiceName,
@@ -124,15 +124,15 @@ fn refusal(rate: &Rate, retry: Duration, metrics: &Metrics) -> Failure {
 }
 
 impl Quoted {
-    /// The fields `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers): the limit's name, `q` requests in
+    /// Writes the fields `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers): the limit's name, `q` requests in
     /// `w` seconds; `r` that would be admitted at once, and `t` seconds until the whole burst would be.
-    #[must_use]
-    pub fn fields(&self) -> [(&'static str, HeaderValue); 2] {
+    pub fn write(&self, sink: &mut impl Sink) {
         let Standing { remaining, reset } = self.standing;
-        let value = format!("\"{}\";r={remaining};t={}", self.rate.limit.name, seconds_up(reset));
-        // As in the policy, which is made of the same name.
-        let value = HeaderValue::try_from(value).unwrap_or_else(|_| HeaderValue::from_static(""));
-        [("RateLimit-Policy", self.rate.policy.clone()), ("RateLimit", value)]
+        sink.field("RateLimit-Policy", |out| out.extend_from_slice(self.rate.policy.as_bytes()));
+        sink.field("RateLimit", |out| {
+            // Memory takes whatever is written to it.
+            let _ = write!(out, "\"{}\";r={remaining};t={}", self.rate.limit.name, seconds_up(reset));
+        });
     }
 }
 
@@ -140,7 +140,7 @@ impl Quoted {
 mod tests {
     use super::*;
     use crate::rates::Rates;
-    use http::HeaderMap;
+    use http::{HeaderMap, HeaderValue};
     use vertice_core::limiter::Quota;
 
     struct Rig {
@@ -216,12 +216,17 @@ mod tests {
     fn the_fields_tell_of_the_limit_that_is_nearest() {
         let rig = Rig::new(&[("wide", By::Service, 30), ("narrow", By::Client, 2)]);
         let told = |answer: (Option<Quoted>, Result<(), Failure>)| {
-            answer.0.unwrap().fields().map(|(_, value)| value.to_str().unwrap().to_owned())
+            let mut lines = Vec::new();
+            answer.0.unwrap().write(&mut lines);
+            String::from_utf8(lines).unwrap()
         };
-        assert_eq!(told(rig.ask("svc", "192.0.2.1", None)), ["\"narrow\";q=1;w=1", "\"narrow\";r=1;t=1"]);
+        assert_eq!(
+            told(rig.ask("svc", "192.0.2.1", None)),
+            "RateLimit-Policy: \"narrow\";q=1;w=1\r\nRateLimit: \"narrow\";r=1;t=1\r\n"
+        );
         rig.ask("svc", "192.0.2.1", None).1.unwrap();
         let (quoted, refusal) = rig.ask("svc", "192.0.2.1", None);
-        assert_eq!(told((quoted, Ok(()))), ["\"narrow\";q=1;w=1", "\"narrow\";r=0;t=2"]);
+        assert_eq!(told((quoted, Ok(()))), "RateLimit-Policy: \"narrow\";q=1;w=1\r\nRateLimit: \"narrow\";r=0;t=2\r\n");
         let refusal = refusal.unwrap_err();
         assert_eq!((refusal.reason, refusal.retry_after_s), (Reason::RateLimited, Some(1)));
         assert!(Rig::new(&[]).ask("svc", "192.0.2.1", None).0.is_none());

@@ -3,7 +3,9 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 use std::net::IpAddr;
-use vertice_gateway::proxy::client::{Client, Forwarding};
+use vertice_gateway::proxy::client::Client;
+use vertice_gateway::proxy::fields::Fields;
+use vertice_gateway::proxy::forwarding::Forwarding;
 
 const NAMES: [&str; 5] = ["x-forwarded-for", "forwarded", "x-forwarded-proto", "x-forwarded-host", "host"];
 
@@ -21,30 +23,38 @@ pub(crate) fn check(bytes: &[u8]) {
 
     let client = Client::find(stranger, &headers, &trusted);
     assert_eq!((client.address, client.is_trusted), (stranger, false));
-    let made = Forwarding::make(&client, &headers, "http");
-    assert_eq!(made.x_for, "203.0.113.9");
-    assert_eq!(made.x_proto, "http");
-    assert!(made.forwarded.as_bytes().starts_with(b"for=203.0.113.9;"));
-    assert_eq!(client_behind(&made, &trusted), stranger, "the next proxy sees the stranger, by X-Forwarded-For");
-    assert_eq!(client_by_forwarded(&made, &trusted), stranger, "and by Forwarded: {:?}", made.forwarded);
+    let made = made(&client, &headers, "http");
+    assert_eq!(made["x-forwarded-for"], "203.0.113.9");
+    assert_eq!(made["x-forwarded-proto"], "http");
+    assert!(made["forwarded"].as_bytes().starts_with(b"for=203.0.113.9;"));
+    assert_eq!(client_by("x-forwarded-for", &made, &trusted), stranger, "the next proxy sees the stranger");
+    assert_eq!(client_by("forwarded", &made, &trusted), stranger, "and by Forwarded: {:?}", made["forwarded"]);
 
     let client = Client::find(proxy, &headers, &trusted);
     assert!(client.is_trusted);
-    let made = Forwarding::make(&client, &headers, "https");
-    assert!(made.x_for.as_bytes().ends_with(b"10.0.0.1"), "the proxy is appended: {:?}", made.x_for);
+    let made = self::made(&client, &headers, "https");
+    let x_for = &made["x-forwarded-for"];
+    assert!(x_for.as_bytes().ends_with(b"10.0.0.1"), "the proxy is appended: {x_for:?}");
     if headers.contains_key("x-forwarded-for") {
-        assert_eq!(client_behind(&made, &trusted), client.address, "the next proxy sees the same client: {:?}", made.x_for);
+        assert_eq!(
+            client_by("x-forwarded-for", &made, &trusted),
+            client.address,
+            "the next proxy sees the same client: {x_for:?}"
+        );
     }
 }
 
-fn client_behind(made: &Forwarding, trusted: &[IpNet]) -> IpAddr {
-    let mut headers = HeaderMap::new();
-    headers.insert("x-forwarded-for", made.x_for.clone());
-    Client::find("10.9.9.9".parse().unwrap(), &headers, trusted).address
+/// What the instance is told, each field once.
+fn made(client: &Client, fields: &HeaderMap, scheme: &'static str) -> HeaderMap {
+    let mut made = HeaderMap::new();
+    Forwarding { client, fields, scheme }.write(&mut made);
+    assert!(made.keys().all(|name| made.all(name.as_str()).count() == 1), "{made:?}");
+    made
 }
 
-fn client_by_forwarded(made: &Forwarding, trusted: &[IpNet]) -> IpAddr {
+/// Whom the next proxy takes for the client, by this field alone.
+fn client_by(name: &'static str, made: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let mut headers = HeaderMap::new();
-    headers.insert("forwarded", made.forwarded.clone());
+    headers.insert(name, made[name].clone());
     Client::find("10.9.9.9".parse().unwrap(), &headers, trusted).address
 }
