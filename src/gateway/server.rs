@@ -4,8 +4,8 @@ mod in_force;
 mod reloader;
 
 use crate::accept::{
-    AcceptApp, AcceptService, AcceptSettings, BindError, Certificate, Drain, DrainSignal, Entrance, HeadLimits, Http2Limits,
-    Protocol, Tls, service,
+    AcceptApp, AcceptSettings, BindError, Certificate, Drain, DrainSignal, Entrance, HeadLimits, Http2Limits, Protocol, Tls,
+    Workers, service,
 };
 use crate::active_probes::ActiveProbes;
 use crate::clock;
@@ -268,12 +268,19 @@ impl Gateway {
             (Role::Gateway, listeners.gateway, &certificates.gateway),
             (Role::Registry, listeners.registry, &certificates.registry),
         ];
-        let mut accept = Vec::new();
+        let (mut accept, mut crews) = (Vec::new(), Vec::new());
         for (role, doors, certificate) in doors {
             if !doors.is_empty() {
-                let app = accept_app(&server.configuration, &config, &shared, &drain, role);
-                accept.push((role, app.replaceable_settings().clone()));
-                server.add_service(accepting(role, &app, doors, certificate.clone(), &drain)?);
+                let (name, threads) = match role {
+                    Role::Gateway => ("gateway", workers(&config)),
+                    Role::Registry => ("registry", 1),
+                };
+                let workers = Workers::start(name, threads)?;
+                let apps = accept_apps(workers.count(), &server.configuration, &config, &shared, &drain, role);
+                accept.extend(apps.first().map(|app| (role, app.replaceable_settings().clone())));
+                let entrances = entrances(&apps, doors, certificate.clone())?;
+                server.add_service(service(name, &workers, entrances, drain.clone()));
+                crews.push(workers);
             }
         }
         let reloads = shared.control.load().reloads.clone();
@@ -300,6 +307,7 @@ impl Gateway {
             .on_ready(move || announce(&addresses, port_file.as_deref()));
         server.run(RunArgs { shutdown_signal: Box::new(signal) });
 
+        drop(crews);
         // The runtimes are gone, and with them whoever could still change something.
         keeping.end();
         tracing::info!("stopped");
@@ -415,39 +423,36 @@ impl Housekeeper {
     }
 }
 
-fn accept_app(
+/// One for each worker, with connections to instances of its own.
+fn accept_apps(
+    workers: usize,
     conf: &Arc<ServerConf>,
     config: &Config,
     shared: &Arc<Shared>,
     drain: &Arc<Drain>,
     role: Role,
-) -> AcceptApp<HttpProxy<Edge>> {
-    let proxy = Arc::new(http_proxy(conf, Edge::new(shared.clone(), role)));
+) -> Vec<AcceptApp<HttpProxy<Edge>>> {
+    let proxy = || Arc::new(http_proxy(conf, Edge::new(shared.clone(), role)));
     let observer = Observer { metrics: shared.metrics.clone(), access: shared.access.clone() };
-    AcceptApp::new(proxy, accept_settings(config, role), drain.clone(), Arc::new(observer))
+    let app = AcceptApp::new(proxy(), accept_settings(config, role), drain.clone(), Arc::new(observer));
+    (1..workers).map(|_| app.in_front_of(proxy())).chain([app.clone()]).collect()
 }
 
 /// All listeners of a role share threads and connections to instances, whatever they speak.
-fn accepting(
-    role: Role,
-    app: &AcceptApp<HttpProxy<Edge>>,
+fn entrances(
+    apps: &[AcceptApp<HttpProxy<Edge>>],
     doors: Doors,
     certificate: Option<Arc<Certificate>>,
-    drain: &Arc<Drain>,
-) -> Result<AcceptService<HttpProxy<Edge>>, StartError> {
-    let mut entrances = vec![
-        Entrance { listeners: doors.plain, app: app.speaking(Protocol::Plain) },
-        Entrance { listeners: doors.h2c, app: app.speaking(Protocol::H2c) },
-    ];
-    if let Some(certificate) = certificate {
-        entrances.push(Entrance { listeners: doors.tls, app: app.speaking(Protocol::Tls(Tls::new(certificate)?)) });
-    }
-    entrances.retain(|entrance| !entrance.listeners.is_empty());
-    let (name, threads) = match role {
-        Role::Gateway => ("gateway", None),
-        Role::Registry => ("registry", Some(1)),
+) -> Result<Vec<Entrance<AcceptApp<HttpProxy<Edge>>>>, StartError> {
+    let entrance = |listeners, protocol: Protocol| Entrance {
+        listeners,
+        apps: apps.iter().map(|app| Arc::new(app.speaking(protocol.clone()))).collect(),
     };
-    Ok(service(name, entrances, drain.clone(), threads))
+    let mut entrances = vec![entrance(doors.plain, Protocol::Plain), entrance(doors.h2c, Protocol::H2c)];
+    if let Some(certificate) = certificate {
+        entrances.push(entrance(doors.tls, Protocol::Tls(Tls::new(certificate)?)));
+    }
+    Ok(entrances)
 }
 
 /// With no more clients than there are descriptors for.
@@ -478,17 +483,22 @@ fn accept_settings(config: &Config, role: Role) -> AcceptSettings {
     }
 }
 
+/// How many threads serve the data plane.
+fn workers(config: &Config) -> usize {
+    match config.gateway.workers {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        workers => workers,
+    }
+}
+
 fn server_conf(config: &Config) -> ServerConf {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let threads = if config.gateway.workers == 0 { cores } else { config.gateway.workers };
     ServerConf {
-        threads,
-        // With one worker there is nobody to steal from, and its bookkeeping costs a few per cent of a request
-        // (bench/RESULTS.md). With several, Pingora's other runtime gives each connection to a random thread, which costs more.
-        work_stealing: threads > 1,
+        // Each of Pingora's own runtimes has one thread, and nobody to steal from: connections are the workers'.
+        work_stealing: false,
         // Attempts are counted by the retry policy; Pingora's own limit must not be lower.
         max_retries: vertice_core::balance::Tried::MAX * 2,
-        upstream_keepalive_pool_size: 4096_usize.div_ceil(threads),
+        // Of each worker's proxy.
+        upstream_keepalive_pool_size: 4096_usize.div_ceil(workers(config)),
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(1),
         ..ServerConf::default()

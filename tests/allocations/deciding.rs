@@ -12,6 +12,9 @@ use vertice_core::policy::{Algorithm, Balance, Policy};
 use vertice_core::time::Moment;
 use vertice_gateway::proxy::attempt::Attempt;
 
+/// Any moment will do.
+const NOW: Moment = Moment::from_millis(1);
+
 const SERVICES: usize = 10_000;
 const INSTANCES: usize = 3;
 const REQUESTS: usize = 20_000;
@@ -30,7 +33,7 @@ fn looking_a_service_up_and_picking_an_instance_does_not_allocate() {
             let table = table.load();
             let preference = Preference { key: Some(at as u64), token: 0 };
             let service = table.get(&names[at % names.len()]).expect("it is registered");
-            picked += usize::from(pick(service, &Tried::default(), &preference, Moment::from_millis(1), at as u64).is_ok());
+            picked += usize::from(pick(service, &Tried::default(), &preference, NOW, at as u64).is_ok());
         };
         // The first of a thread finds a place for its debts to the table.
         let mut decide = decide;
@@ -46,10 +49,10 @@ fn an_attempt_from_start_to_end_does_not_allocate() {
     let names = world::shuffled_names(SERVICES);
     let attempt = |at: usize| {
         let service = table.load().get(&names[at % names.len()]).cloned().expect("it is registered");
-        let attempt = Attempt::start(&service, &mut Tried::default(), &Preference::default());
+        let attempt = Attempt::start(&service, &mut Tried::default(), &Preference::default(), NOW);
         let mut attempt = attempt.expect("all instances are healthy");
-        attempt.answered();
-        attempt.end(Ending::Answered { status: 200 });
+        attempt.answered(NOW);
+        attempt.end(Ending::Answered { status: 200 }, NOW);
     };
     attempt(0);
     assert_eq!(on_this_thread(|| (1..REQUESTS).for_each(attempt)), 0);

@@ -31,6 +31,7 @@ use super::gate::{Gate, Home};
 use super::head::{Head, HeadLimits, HeadReader, Refusal, Verdict};
 use super::http2::Http2Limits;
 use super::tls::Tls;
+use super::workers::Serve;
 use crate::clock;
 use crate::leash::Leash;
 
@@ -196,6 +197,12 @@ impl<P> AcceptApp<P> {
 }
 
 impl<P, L> AcceptApp<P, L> {
+    /// The same app in front of another `proxy`.
+    #[must_use]
+    pub fn in_front_of(&self, proxy: Arc<P>) -> Self {
+        Self { proxy, ..self.clone() }
+    }
+
     /// The same app for listeners that speak `protocol`.
     #[must_use]
     pub fn speaking(&self, protocol: Protocol) -> Self {
@@ -392,11 +399,6 @@ impl<P: HttpServerApp + Send + Sync + 'static, L: ExpressLane> AcceptApp<P, L> {
         session
     }
 
-    /// Serves a connection that has just been accepted, to its end.
-    pub async fn serve(self: &Arc<Self>, socket: TcpStream) {
-        self.welcome(Connection::accepted(socket)).await;
-    }
-
     async fn welcome(self: &Arc<Self>, connection: Connection) {
         let _connection = self.drain.connect();
         let _told = Told::new(&*self.observer);
@@ -428,6 +430,16 @@ impl<P: HttpServerApp + Send + Sync + 'static, L: ExpressLane> ServerApp for Acc
     async fn process_new(self: &Arc<Self>, stream: Stream, _shutdown: &ShutdownWatch) -> Option<Stream> {
         self.welcome(Connection::over_pingora(stream)).await;
         None
+    }
+}
+
+impl<P: HttpServerApp + Send + Sync + 'static, L: ExpressLane> Serve for AcceptApp<P, L> {
+    async fn serve(self: Arc<Self>, socket: TcpStream) {
+        self.welcome(Connection::accepted(socket)).await;
+    }
+
+    fn limit_hit(&self, limit: &'static str) {
+        self.observer.limit_hit(limit);
     }
 }
 

@@ -128,10 +128,11 @@ impl Drain {
         &self.crowd
     }
 
-    /// Counts a service that may still accept connections for as long as the guard lives.
-    pub(super) fn listen(&self) -> ListenGuard<'_> {
+    /// Counts, for as long as the guard lives, a service that may still accept connections, or a connection that was accepted
+    /// and is not counted as such yet.
+    pub(super) fn listen(self: &Arc<Self>) -> ListenGuard {
         self.listeners.fetch_add(1, SeqCst);
-        ListenGuard(self)
+        ListenGuard(self.clone())
     }
 
     /// Counts a connection for as long as the guard lives.
@@ -147,11 +148,11 @@ impl Drain {
     }
 }
 
-/// One service that listens.
+/// Somebody who may still bring connections.
 #[derive(Debug)]
-pub(super) struct ListenGuard<'a>(&'a Drain);
+pub(super) struct ListenGuard(Arc<Drain>);
 
-impl Drop for ListenGuard<'_> {
+impl Drop for ListenGuard {
     fn drop(&mut self) {
         if self.0.listeners.fetch_sub(1, SeqCst) == 1 {
             self.0.empty.notify_waiters();

@@ -1,6 +1,6 @@
 use super::*;
 use crate::accept::head::{BodyLength, check};
-use crate::accept::{BindError, BoundListener, Entrance, is_malformed_body, service};
+use crate::accept::{BindError, BoundListener, Entrance, Workers, is_malformed_body, service};
 use parking_lot::Mutex;
 use pingora::ErrorSource;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -412,7 +412,7 @@ async fn draining_closes_idle_connections_and_finishes_what_is_in_flight() {
 /// Real sockets, because only they reset.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_survives_the_body_that_nobody_read() {
-    let (listening, address) = listen(AcceptSettings::default()).await;
+    let (_workers, address) = listen(AcceptSettings::default()).await;
     let mut client = Client { stream: TcpStream::connect(address).await.unwrap(), unread: Vec::new() };
     client.send("POST /local HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n").await;
     let (status, connection, body) = client.answer().await.unwrap();
@@ -421,7 +421,6 @@ async fn an_answer_survives_the_body_that_nobody_read() {
     client.stream.write_all(&[b'x'; 1_000_000]).await.expect("the body is still taken");
     client.stream.shutdown().await.unwrap();
     assert_eq!(client.stream.read(&mut [0]).await.expect("an orderly end"), 0);
-    listening.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -437,7 +436,9 @@ async fn a_listener_knows_its_port_refuses_a_taken_one_and_closes_on_demand() {
     early.send(get("/local")).await;
     let (drain, observer) = (Arc::new(Drain::default()), Arc::new(Observer::default()));
     let app = app(AcceptSettings::default(), address, drain.clone(), observer);
-    let mut service = service("test", vec![Entrance { listeners: vec![listener], app }], drain.clone(), None);
+    let workers = Workers::start("test", 2).unwrap();
+    let entrance = Entrance { listeners: vec![listener], apps: vec![Arc::new(app); 2] };
+    let mut service = service("test", &workers, vec![entrance], drain.clone());
     let (_keep, shutdown) = tokio::sync::watch::channel(false);
     let accepting = tokio::spawn(async move { service.start_service(None, shutdown, 1).await });
     assert_eq!(early.body().await, "local");
@@ -462,7 +463,9 @@ async fn whoever_waits_to_be_accepted_when_the_listener_closes_is_served() {
     let drain = Arc::new(Drain::default());
     drain.stop_listening();
     let app = app(AcceptSettings::default(), address, drain.clone(), Arc::default());
-    let mut service = service("test", vec![Entrance { listeners: vec![listener], app }], drain.clone(), None);
+    let workers = Workers::start("test", 2).unwrap();
+    let entrance = Entrance { listeners: vec![listener], apps: vec![Arc::new(app); 2] };
+    let mut service = service("test", &workers, vec![entrance], drain.clone());
     let (_keep, shutdown) = tokio::sync::watch::channel(false);
     let accepting = tokio::spawn(async move { service.start_service(None, shutdown, 1).await });
     waiting[1].send(get("/local")).await;
@@ -474,18 +477,20 @@ async fn whoever_waits_to_be_accepted_when_the_listener_closes_is_served() {
     assert!(drain.drained(Instant::now() + PATIENCE).await);
 }
 
-async fn listen(settings: AcceptSettings) -> (tokio::task::JoinHandle<()>, SocketAddr) {
+async fn listen(settings: AcceptSettings) -> (Workers, SocketAddr) {
     let listener = BoundListener::bind("[::]:0".parse().unwrap()).unwrap();
     let port = listener.local_addr().port();
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let drain = Arc::<Drain>::default();
     let app = app(settings, address, drain.clone(), Arc::default());
-    let mut service = service("test", vec![Entrance { listeners: vec![listener], app }], drain.clone(), None);
-    let listening = tokio::spawn(async move {
+    let workers = Workers::start("test", 2).unwrap();
+    let entrance = Entrance { listeners: vec![listener], apps: vec![Arc::new(app); 2] };
+    let mut service = service("test", &workers, vec![entrance], drain.clone());
+    tokio::spawn(async move {
         let (_keep, shutdown) = tokio::sync::watch::channel(false);
         service.start_service(None, shutdown, 1).await;
     });
-    (listening, address)
+    (workers, address)
 }
 
 /// The promise of `head::check` about targets, held against the type that Pingora sends upstream.
