@@ -4,17 +4,18 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::BufMut;
 use pingora::protocols::l4::ext::get_tcp_info;
 use pingora::protocols::{GetSocketDigest, SocketDigest, Stream};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-use crate::buffers::Buffer;
+use crate::buffers::{Buffer, SMALL_BYTES};
 use crate::deadline::Deadline;
 
 /// One read from the socket.
@@ -128,6 +129,35 @@ impl Connection {
             self.append(buf.filled());
         }
         Poll::Ready(Ok(!self.client_closed))
+    }
+
+    /// Reads up to `bytes_max` bytes straight into what is [ahead](Self::ahead): for a body that is under way. None when the
+    /// client has closed.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>, bytes_max: usize) -> Poll<io::Result<usize>> {
+        let mut ahead = std::mem::take(&mut self.ahead);
+        let read = self.poll_read_into(cx, &mut ahead, bytes_max);
+        self.ahead = ahead;
+        read
+    }
+
+    /// Reads up to `bytes_max` bytes past what is [ahead](Self::ahead). None when the client has closed.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub fn poll_read_into(&mut self, cx: &mut Context<'_>, buffer: &mut Vec<u8>, bytes_max: usize) -> Poll<io::Result<usize>> {
+        if buffer.capacity() - buffer.len() < bytes_max.min(READ_BYTES) {
+            buffer.reserve(bytes_max.min(SMALL_BYTES));
+        }
+        let mut room = buffer.limit(bytes_max);
+        let read = ready!(match &mut self.io {
+            Io::Tcp(socket) => pin!(socket.read_buf(&mut room)).poll(cx),
+            Io::Pingora(stream) => pin!(stream.read_buf(&mut room)).poll(cx),
+        })?;
+        self.client_closed |= read == 0;
+        Poll::Ready(Ok(read))
     }
 
     /// Reads past [`Self::ahead`], which must be empty, or already be somebody's.

@@ -20,7 +20,7 @@ struct SlowBody;
 /// The pace of one body. It runs only while a reader of ours has found nothing to read: when nobody reads, because the instance
 /// is slow to take what came before, the client is not waited for.
 #[derive(Debug)]
-pub(super) struct Pacing {
+pub struct Pacing {
     limit: PaceLimit,
     pace: Pace,
     waiting_since: Option<Instant>,
@@ -28,12 +28,13 @@ pub(super) struct Pacing {
 
 impl Pacing {
     /// At the first byte of the body.
-    pub(super) fn new(limit: PaceLimit) -> Self {
+    #[must_use]
+    pub fn new(limit: PaceLimit) -> Self {
         Self { limit, pace: Pace::default(), waiting_since: None }
     }
 
     /// A reader waits from now on, unless one does already.
-    pub(super) fn wait(&mut self) {
+    pub fn wait(&mut self) {
         self.waiting_since.get_or_insert_with(Instant::now);
     }
 
@@ -41,7 +42,7 @@ impl Pacing {
     ///
     /// # Errors
     /// When they have come too slowly; [`is_slow_body`] knows the error.
-    pub(super) fn came(&mut self, bytes: usize) -> io::Result<()> {
+    pub fn came(&mut self, bytes: usize) -> io::Result<()> {
         let waited = self.waiting_since.take().map_or(Duration::ZERO, |since| since.elapsed());
         if self.pace.keeps_up(&self.limit, waited, bytes as u64) {
             return Ok(());
