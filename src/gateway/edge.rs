@@ -17,6 +17,7 @@ use crate::clock;
 use crate::control::{Control, Role, TOKEN_FIELDS};
 use crate::leash::Leash;
 use crate::proxy::admit::{self, Asked, Way};
+use crate::proxy::again::pause;
 use crate::proxy::answer::{self, Framing};
 use crate::proxy::attempt::Attempt;
 use crate::proxy::ctx::{Ctx, Forward};
@@ -24,7 +25,6 @@ use crate::proxy::explain::EXPLAIN;
 use crate::proxy::fail::Failure;
 use crate::proxy::headers::{self, HopByHop};
 use crate::proxy::outgoing::Outgoing;
-use crate::proxy::overload::is_event_stream;
 use crate::proxy::rules::Rules;
 use crate::proxy::watch::{Watch, Watchdog};
 use crate::random::random;
@@ -49,9 +49,7 @@ use sink::Written;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
-use vertice_core::backoff::Backoff;
 use vertice_core::decimal::decimal;
-use vertice_core::outcome::Ending;
 use vertice_core::reason::Reason;
 
 /// Shared by the listeners' proxies.
@@ -110,7 +108,8 @@ impl Edge {
         admitted
     }
 
-    fn peer(attempt: &mut Attempt, forward: &Forward) -> Option<Box<HttpPeer>> {
+    fn peer(forward: &mut Forward) -> Option<Box<HttpPeer>> {
+        let attempt = forward.attempt.as_mut()?;
         let mut peer = Box::new(attempt.upstream().x.peers.get(attempt.address())?.clone());
         if forward.route.as_ref().is_some_and(|route| route.timeouts.is_some()) {
             upstream::set_timeouts(&mut peer, &forward.timeouts);
@@ -207,26 +206,12 @@ impl ProxyHttp for Edge {
     }
 
     async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
-        let Some(forward) = &mut ctx.forward else { return Error::e_explain(ErrorType::InternalError, "nowhere to go") };
-        let Some(mut next) = forward.next.take() else { return Error::e_explain(ErrorType::InternalError, "nobody to try") };
-        let attempts = forward.tried.attempts();
-        if attempts > 1 && !next.wants_fresh_connection {
-            let retry = forward.service.policy.retry;
-            let backoff = Backoff { first: retry.backoff, max: retry.backoff_max };
-            tokio::time::sleep(backoff.wait(attempts - 1, random())).await;
+        if let Some(pause) = ctx.forward.as_ref().and_then(pause) {
+            tokio::time::sleep(pause).await;
         }
-        if attempts > 1 || next.wants_fresh_connection {
-            forward.service.x.retries.inc();
-        }
-        (forward.body_started, forward.request_sent) = (false, false);
-        // A body that was kept for another attempt passes the filters once more.
-        ctx.body_bytes = 0;
-        let peer = Self::peer(&mut next, forward);
-        if let Some(explanation) = &mut ctx.explanation {
-            explanation.tries(next.upstream(), next.address(), clock::mono());
-        }
-        forward.attempt = Some(next);
-        peer.ok_or_else(|| Error::explain(ErrorType::InternalError, "the instance has no address"))
+        ctx.begin(clock::mono());
+        let peer = ctx.forward.as_mut().and_then(Self::peer);
+        peer.ok_or_else(|| Error::explain(ErrorType::InternalError, "nobody to try"))
     }
 
     async fn connected_to_upstream(
@@ -238,14 +223,11 @@ impl ProxyHttp for Edge {
         digest: Option<&Digest>,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        if let Some(explanation) = &mut ctx.explanation {
-            explanation.connected(reused, clock::mono());
-        }
+        ctx.connected(reused, clock::mono());
         let Some(forward) = &mut ctx.forward else { return Ok(()) };
         // Until the request has been sent the client's own limits apply, and the bound on the whole request.
         let end = forward.end;
         if let Some(attempt) = &mut forward.attempt {
-            attempt.connected(clock::mono());
             let tunnel_socket = attempt.tunnel_socket.take().and_then(|socket| socket.lock().take());
             let watchdog = &self.shared.watchdog;
             let leash = Leash::current().unwrap_or_default();
@@ -342,21 +324,13 @@ impl ProxyHttp for Edge {
         if let Some(explanation) = &mut ctx.explanation {
             explanation.answered(status.as_u16(), clock::mono());
         }
-        if matches!(status.as_u16(), 502..=504) && self.after_refusal(session, status.as_u16(), ctx) {
+        if self.after_answer(session, status, ctx) {
             return Err(Error::explain(ErrorType::HTTPStatus(status.as_u16()), "another instance is asked").into_up());
         }
         let Some(forward) = &mut ctx.forward else { return Ok(()) };
-        let now = clock::mono();
-        forward.permit.answered(status, &upstream_response.headers, now);
-        if let Some(attempt) = &mut forward.attempt {
-            attempt.answered(now);
-            if let (true, Some(watch)) = (is_tunnel, &attempt.watch) {
-                watch.lift_end();
-            }
-            if is_tunnel || (attempt.is_probe() && is_event_stream(&upstream_response.headers)) {
-                // It may last for hours; that it was opened is the news, and a half-open breaker waits for it.
-                attempt.end(Ending::Answered { status: status.as_u16() }, now);
-            }
+        forward.answered(status, &upstream_response.headers, clock::mono());
+        if let (true, Some(watch)) = (is_tunnel, watch(ctx)) {
+            watch.lift_end();
         }
         Self::expect_more(ctx);
         Ok(())

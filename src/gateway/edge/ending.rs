@@ -5,6 +5,7 @@ use crate::accept::{is_cut, is_malformed_body, is_slow_body};
 use crate::clock;
 use crate::proxy::answer::is_interim;
 use crate::proxy::attempt::Attempt;
+use crate::proxy::cause::Cause;
 use crate::proxy::ctx::{Ctx, Forward};
 use crate::proxy::fail::Failure;
 use crate::telemetry::access::Entry;
@@ -15,19 +16,31 @@ use vertice_core::outcome::Ending;
 use vertice_core::reason::Reason;
 use vertice_core::route;
 
-/// What an error means for the instance that was being tried.
-pub(super) fn ending(error: &Error, attempt: &Attempt, request_sent: bool) -> Ending {
-    // The watch may have fired over a connection that nobody reads from because the client is slow to take the answer.
-    if attempt.timed_out() && (*error.esource() != ErrorSource::Downstream || is_cut(error)) {
-        return Ending::TimedOut { request_sent };
-    }
+/// What an error of Pingora's means.
+pub(super) fn cause(error: &Error, ctx: &Ctx) -> Cause {
+    use ErrorType as E;
+    let has_fired = ctx.forward.as_ref().and_then(|forward| forward.attempt.as_ref()).is_some_and(Attempt::timed_out);
     match (error.esource(), error.etype()) {
-        (ErrorSource::Upstream, ErrorType::ReadTimedout | ErrorType::WriteTimedout) => Ending::TimedOut { request_sent },
-        (ErrorSource::Upstream, etype) if is_break(etype) => Ending::Reset,
-        (ErrorSource::Upstream, ErrorType::InternalError) => Ending::Ours,
-        (ErrorSource::Upstream, _) => Ending::Invalid,
-        (ErrorSource::Downstream, _) => Ending::ClientGone,
-        _ => Ending::Ours,
+        _ if ctx.reason == Some(Reason::BodyTooLarge) => Cause::BodyTooLarge,
+        // The watch may have fired over a connection that nobody reads from because the client is slow to take the answer.
+        (source, _) if has_fired && (*source != ErrorSource::Downstream || is_cut(error)) => Cause::TimedOut,
+        _ if is_malformed_body(error) => Cause::BodyMalformed,
+        _ if is_slow_body(error) => Cause::BodyTooSlow,
+        (ErrorSource::Downstream, E::ReadTimedout) => Cause::BodyStalled,
+        (ErrorSource::Downstream, E::WriteTimedout) => Cause::WriteStalled,
+        (ErrorSource::Downstream, E::ReadError | E::WriteError | E::ConnectionClosed) => Cause::ClientGone,
+        (ErrorSource::Downstream, _) => Cause::RequestMalformed,
+        (ErrorSource::Upstream, E::ConnectTimedout | E::TLSHandshakeTimedout) => Cause::ConnectTimedOut,
+        (ErrorSource::Upstream, E::ReadTimedout | E::WriteTimedout) => Cause::TimedOut,
+        (ErrorSource::Upstream, E::ConnectRefused | E::ConnectNoRoute | E::ConnectError | E::ConnectProxyFailure) => {
+            Cause::NoConnection
+        }
+        (ErrorSource::Upstream, E::TLSHandshakeFailure | E::InvalidCert) => Cause::NoConnection,
+        // Pingora says so when the gateway has no port or descriptor left for a connection.
+        (ErrorSource::Upstream, E::InternalError) => Cause::NoPort,
+        (ErrorSource::Upstream, etype) if is_break(etype) => Cause::Reset,
+        (ErrorSource::Upstream, _) => Cause::Invalid,
+        _ => Cause::Internal,
     }
 }
 
@@ -37,70 +50,22 @@ fn is_break(etype: &ErrorType) -> bool {
     matches!(etype, ReadError | WriteError | ConnectionClosed | H2Error) || *etype == PING_TIMEDOUT
 }
 
+/// What the client is told; `None` when there is nobody to tell.
+pub(super) fn failure(error: &Error, ctx: &Ctx) -> Option<Failure> {
+    cause(error, ctx).failure(ctx.forward.as_ref().map_or("", |forward| forward.service.name.as_str()))
+}
+
 /// The limit that the client ran into, as its metric names it.
 fn limit(error: Option<&Error>, ctx: &Ctx) -> Option<&'static str> {
-    let is_stalled = |error: &Error| (error.esource(), error.etype()) == (&ErrorSource::Downstream, &ErrorType::ReadTimedout);
+    let cause = error.map(|error| cause(error, ctx));
     if let Some(tunnel) = ctx.forward.as_ref().filter(|forward| forward.is_tunnel) {
         // Both sides are watched; to the tunnel an instance that is shut down has only come to its end.
-        let is_idle = error.is_some_and(is_stalled) || tunnel.attempt.as_ref().is_some_and(Attempt::timed_out);
-        if is_idle {
+        let has_fired = tunnel.attempt.as_ref().is_some_and(Attempt::timed_out);
+        if has_fired || cause == Some(Cause::BodyStalled) {
             return Some("tunnel_idle");
         }
     }
-    let error = error?;
-    if ctx.reason == Some(Reason::BodyTooLarge) {
-        return Some("body_bytes");
-    }
-    if is_slow_body(error) {
-        return Some("body_rate");
-    }
-    if is_stalled(error) {
-        return Some("body_stall");
-    }
-    let is_write_stall = (error.esource(), error.etype()) == (&ErrorSource::Downstream, &ErrorType::WriteTimedout);
-    is_write_stall.then_some("write_stall")
-}
-
-/// What the client is told; `None` when there is nobody to tell.
-pub(super) fn failure(error: &Error, ctx: &Ctx) -> Option<Failure> {
-    if ctx.reason == Some(Reason::BodyTooLarge) {
-        return Some(Failure::new(Reason::BodyTooLarge, "The body is larger than allowed."));
-    }
-    let service = ctx.forward.as_ref().map_or("", |forward| forward.service.name.as_str());
-    if let Some(attempt) = ctx.forward.as_ref().and_then(|forward| forward.attempt.as_ref())
-        && attempt.timed_out()
-    {
-        return Some(Failure::timeout(service));
-    }
-    if is_malformed_body(error) {
-        return Some(Failure::new(Reason::BadRequest, "The request's body is malformed."));
-    }
-    if is_slow_body(error) {
-        return Some(Failure::new(Reason::RequestTimeout, "The request's body comes too slowly."));
-    }
-    match (error.esource(), error.etype()) {
-        (ErrorSource::Downstream, ErrorType::ReadTimedout) => {
-            Some(Failure::new(Reason::RequestTimeout, "The request's body did not arrive in time."))
-        }
-        (ErrorSource::Downstream, ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed) => None,
-        (ErrorSource::Downstream, ErrorType::WriteTimedout) => None,
-        (ErrorSource::Downstream, _) => Some(Failure::new(Reason::BadRequest, "The request is malformed.")),
-        (ErrorSource::Upstream, etype) => Some(match etype {
-            ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Failure::timeout(service),
-            ErrorType::ReadTimedout | ErrorType::WriteTimedout => Failure::timeout(service),
-            ErrorType::ConnectRefused
-            | ErrorType::ConnectNoRoute
-            | ErrorType::ConnectError
-            | ErrorType::ConnectProxyFailure
-            | ErrorType::TLSHandshakeFailure
-            | ErrorType::InvalidCert => Failure::connect(service),
-            etype if is_break(etype) => Failure::reset(service),
-            // Pingora says so when the gateway has no port or descriptor left for a connection.
-            ErrorType::InternalError => Failure::new(Reason::Overloaded, "The gateway cannot make more connections."),
-            _ => Failure::invalid(service),
-        }),
-        _ => Some(Failure::new(Reason::Internal, "The gateway failed to serve the request.")),
-    }
+    cause.and_then(Cause::limit)
 }
 
 /// Records how a request ended: for the instance, in metrics, in the access log.
@@ -109,8 +74,9 @@ pub(super) fn conclude(shared: &Shared, session: &Session, error: Option<&Error>
     if let Some(limit) = limit(error, ctx) {
         shared.metrics.limit_hit(limit);
     }
+    let cause = error.map(|error| cause(error, ctx));
     if let Some(forward) = &mut ctx.forward {
-        conclude_attempt(forward, error, status);
+        conclude_attempt(forward, cause, status);
         let took = clock::mono().since(ctx.started);
         let service = &forward.service.x;
         service.duration.observe(took.as_secs_f64());
@@ -132,12 +98,12 @@ fn answer_status(written: http::StatusCode) -> u16 {
     if is_interim(written) { 0 } else { written.as_u16() }
 }
 
-fn conclude_attempt(forward: &mut Forward, error: Option<&Error>, status: u16) {
+fn conclude_attempt(forward: &mut Forward, cause: Option<Cause>, status: u16) {
     let request_sent = forward.request_sent;
     let Some(attempt) = &mut forward.attempt else { return };
     let now = clock::mono();
-    match error {
-        Some(error) => attempt.end(ending(error, attempt, request_sent), now),
+    match cause {
+        Some(cause) => attempt.end(cause.ending(request_sent), now),
         None if status == 0 => attempt.end(Ending::Ours, now),
         None => attempt.end(Ending::Answered { status }, now),
     }

@@ -7,14 +7,16 @@ use super::explain::Explanation;
 use super::fields::Fields;
 use super::headers;
 use super::limits::Quoted;
-use super::overload::Permit;
+use super::overload::{Permit, is_event_stream};
 use super::rules::Rules;
 use crate::request_id::RequestId;
 use crate::telemetry::metrics::RequestInFlight;
 use crate::upstream::Service;
+use http::StatusCode;
 use std::net::IpAddr;
 use std::sync::Arc;
 use vertice_core::balance::{Preference, Tried};
+use vertice_core::outcome::Ending;
 use vertice_core::policy::Timeouts;
 use vertice_core::reason::Reason;
 use vertice_core::route::StaticRoute;
@@ -80,6 +82,8 @@ pub struct Forward {
     pub next: Option<Attempt>,
     /// The attempt under way.
     pub attempt: Option<Attempt>,
+    /// Whether the lane that serves it asks instances in plain HTTP/1.1 and in nothing else.
+    pub is_plain: bool,
     /// A dead pooled connection to the instance that is tried has been replaced once.
     pub stale_retried: bool,
     /// Some of the body has been handed to the instance.
@@ -110,9 +114,21 @@ impl Forward {
             tried: Tried::default(),
             next: None,
             attempt: None,
+            is_plain: false,
             stale_retried: false,
             body_started: false,
             request_sent: false,
+        }
+    }
+
+    /// The head of the answer that is passed on has come; `is_tunnel` has been set where it begins one.
+    pub fn answered(&mut self, status: StatusCode, fields: &impl Fields, now: Moment) {
+        self.permit.answered(status, fields, now);
+        let Some(attempt) = &mut self.attempt else { return };
+        attempt.answered(now);
+        if self.is_tunnel || (attempt.is_probe() && is_event_stream(fields)) {
+            // It may last for hours; that it was opened is the news, and a half-open breaker waits for it.
+            attempt.end(Ending::Answered { status: status.as_u16() }, now);
         }
     }
 
@@ -156,6 +172,32 @@ impl Ctx {
         let trusted = &self.rules.settings.trusted_proxies;
         self.client = peer.map(|peer| Client::find(peer, fields, trusted));
         self.request_id = headers::request_id(fields);
+    }
+
+    /// The next attempt is the one under way from now on.
+    pub fn begin(&mut self, now: Moment) -> Option<&mut Attempt> {
+        let forward = self.forward.as_mut()?;
+        let next = forward.next.take()?;
+        if forward.tried.attempts() > 1 || next.wants_fresh_connection {
+            forward.service.x.retries.inc();
+        }
+        (forward.body_started, forward.request_sent) = (false, false);
+        // A body that was kept for another attempt is counted once more.
+        self.body_bytes = 0;
+        if let Some(explanation) = &mut self.explanation {
+            explanation.tries(next.upstream(), next.address(), now);
+        }
+        Some(forward.attempt.insert(next))
+    }
+
+    /// It has a connection, which came from the pool or not.
+    pub fn connected(&mut self, reused: bool, now: Moment) {
+        if let Some(explanation) = &mut self.explanation {
+            explanation.connected(reused, now);
+        }
+        if let Some(attempt) = self.forward.as_mut().and_then(|forward| forward.attempt.as_mut()) {
+            attempt.connected(now);
+        }
     }
 
     /// From now on it waits for changes of the registry, which is no work: it counts as a watcher instead.

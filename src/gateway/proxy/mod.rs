@@ -1,12 +1,14 @@
 //! The data plane's decisions, shared by every lane that moves bytes.
 //!
-//! **Invariant:** this room sees the core, telemetry, the clock, what hangs on instances, and the snapshot. It knows no
+//! **Invariant:** this room sees the core, telemetry, the clock, what hangs on instances, the snapshot, and who looks names up. It knows no
 //! registrar, store, configuration or control plane, and no Pingora session: a lane asks it and moves the bytes.
 
 pub mod admit;
 pub mod affinity;
+pub mod again;
 pub mod answer;
 pub mod attempt;
+pub mod cause;
 pub mod client;
 pub mod ctx;
 pub mod explain;
