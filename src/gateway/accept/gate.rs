@@ -25,6 +25,7 @@ use vertice_core::chunks::{ChunkFraming, MalformedChunk};
 use vertice_core::pace::PaceLimit;
 
 use super::connection::Connection;
+use super::gathering::Gathering;
 use super::head::{BodyLength, Head};
 use super::pacing::Pacing;
 use crate::leash::{Cut, Leash};
@@ -52,6 +53,8 @@ fn is_caused_by<E: std::error::Error + 'static>(error: &pingora::Error) -> bool 
 pub(super) struct Gate {
     /// Taken only at the end: by who gets it back, or, on drop, when it goes home.
     connection: Option<Connection>,
+    /// Bytes for the client that wait for more.
+    gathering: Gathering,
     passage: Passage,
     /// Of a body that must keep a pace.
     pacing: Option<Pacing>,
@@ -114,7 +117,8 @@ impl Gate {
             BodyLength::Chunked => Passage::Chunked(ChunkFraming::new()),
         };
         let pacing = pace.filter(|_| !matches!(passage, Passage::Length(0) | Passage::Handshake)).map(Pacing::new);
-        (Box::new(Self { connection: Some(connection), passage, pacing, waiter: None, leash, home }), request)
+        let (connection, gathering) = (Some(connection), Gathering::default());
+        (Box::new(Self { connection, gathering, passage, pacing, waiter: None, leash, home }), request)
     }
 
     /// Gets the connection back out of the stream that Pingora returned, if the current request was read to its end, so that
@@ -134,6 +138,11 @@ impl Gate {
 
     fn connection(&mut self) -> io::Result<&mut Connection> {
         self.connection.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    fn outgoing(&mut self) -> io::Result<(Pin<&mut Stream>, &mut Gathering)> {
+        let stream = self.connection.as_mut().and_then(Connection::pingora_mut).ok_or(io::ErrorKind::NotConnected)?;
+        Ok((Pin::new(stream), &mut self.gathering))
     }
 
     fn stream(&mut self) -> io::Result<&mut Stream> {
@@ -215,6 +224,9 @@ impl Gate {
 impl Drop for Gate {
     fn drop(&mut self) {
         let is_sending = !self.at_boundary();
+        if let Ok((to, gathering)) = self.outgoing() {
+            gathering.let_go(to);
+        }
         if let Some(connection) = self.connection.take().filter(|connection| connection.wants_patience(is_sending)) {
             *self.home.0.lock() = Some(connection);
         }
@@ -250,19 +262,22 @@ impl AsyncRead for Gate {
 impl AsyncWrite for Gate {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.note_answer(buf);
-        let written = Pin::new(self.stream()?).poll_write(cx, buf);
+        let (to, gathering) = self.outgoing()?;
+        let written = gathering.poll_write(to, cx, &[io::IoSlice::new(buf)]);
         self.leash.set_writing(written.is_pending());
         written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Over TLS a write is taken in before the client has taken it.
-        let flushed = Pin::new(self.stream()?).poll_flush(cx);
+        let (to, gathering) = self.outgoing()?;
+        let flushed = gathering.poll_flush(to, cx);
         self.leash.set_writing(flushed.is_pending());
         flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.as_mut().poll_flush(cx))?;
         Pin::new(self.stream()?).poll_shutdown(cx)
     }
 
@@ -272,7 +287,8 @@ impl AsyncWrite for Gate {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.note_answer(bufs.first().map_or(&[], |buf| buf));
-        let written = Pin::new(self.stream()?).poll_write_vectored(cx, bufs);
+        let (to, gathering) = self.outgoing()?;
+        let written = gathering.poll_write(to, cx, bufs);
         self.leash.set_writing(written.is_pending());
         written
     }
@@ -285,6 +301,9 @@ impl AsyncWrite for Gate {
 #[async_trait]
 impl Shutdown for Gate {
     async fn shutdown(&mut self) {
+        if let Ok((to, gathering)) = self.outgoing() {
+            gathering.let_go(to);
+        }
         if let Ok(stream) = self.stream() {
             stream.shutdown().await;
         }

@@ -11,6 +11,7 @@ mod decoded;
 mod drain;
 mod express;
 mod gate;
+mod gathering;
 pub mod head;
 mod http2;
 mod listener;
