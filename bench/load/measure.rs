@@ -17,7 +17,7 @@ pub(crate) fn micros(at: Instant, since: Instant) -> u64 {
 pub(crate) fn percentiles(micros: &mut [u64]) -> String {
     micros.sort_unstable();
     let at = |share: f64| micros.get((micros.len() as f64 * share) as usize).or(micros.last()).copied().unwrap_or(0);
-    format!("{{\"p50\":{},\"p99\":{},\"max\":{}}}", at(0.5), at(0.99), at(1.0))
+    format!("{{\"p50\":{},\"p99\":{},\"p999\":{},\"max\":{}}}", at(0.5), at(0.99), at(0.999), at(1.0))
 }
 
 /// Prints a line at once.
