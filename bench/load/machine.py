@@ -37,6 +37,13 @@ def steal_since(before):
     return (after[0] - before[0]) / max(1, after[1] - before[1])
 
 
+def tcp_trouble():
+    """Connections that a full queue turned away, and retransmissions: both cost a client a second or so, and are no proxy's work."""
+    names, values = [line.split() for line in read("/proc/net/netstat").splitlines() if line.startswith("TcpExt:")]
+    counters = dict(zip(names, values))
+    return [int(counters[name]) for name in ("ListenOverflows", "TCPTimeouts")]
+
+
 def raise_file_limit():
     """Thousands of connections want thousands of descriptors."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -70,12 +77,17 @@ def cpu_name():
     return names[0] if names else platform.machine()
 
 
+def installed(name):
+    """Where the program is."""
+    return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+
+
 def versions():
     """What is compared with what."""
     texts = []
-    for command in (["nginx", "-v"], ["haproxy", "-v"], ["wrk", "-v"], ["redis-server", "-v"]):
-        path = shutil.which(command[0], path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
-        if path:
+    for command in (["nginx", "-v"], ["haproxy", "-v"], ["caddy", "version"], ["envoy", "--version"], ["traefik", "version"],
+                    ["pingap", "--version"], ["wrk", "-v"], ["redis-server", "-v"]):
+        if path := installed(command[0]):
             done = subprocess.run([path, *command[1:]], check=False, capture_output=True, text=True)
             words = (done.stdout + done.stderr).split("\n", 1)[0].split()
             texts.append(" ".join(words[:3]).removeprefix("nginx version: "))

@@ -5,7 +5,6 @@ turns away wait in its queue, as in most servers. The load is open: it does not 
 """
 
 import json
-import shutil
 import subprocess
 import time
 
@@ -88,22 +87,18 @@ def row(name, load, seconds):
 
 def gateway(rig, options, report):
     """As many requests as it can take, and what registry and health answer meanwhile."""
-    if shutil.which("wrk") is None:
-        report.line("* wrk is not installed (Debian: apt install wrk): the gateway at its own limit is left out")
-        return
     seconds = 3 if options.quick else 10
     rows = []
     for name, config in [("no limit", {}), ("limits.requests = 64", {"VERTICE_LIMITS__REQUESTS": "64"})]:
         with Trio(rig, config, INSTANCES) as trio:
             rows += beside(rig, trio, f"{name}, at rest", seconds)
-            command = ["wrk", "-t1", f"-c{CLIENTS}", f"-d{seconds + 2}s", f"http://127.0.0.1:{trio.ports[0]}/v2/bench/x"]
-            mill = rig.spawn(command, None, stdout=subprocess.PIPE)
+            plan = {"port": trio.ports[0], "connections": CLIENTS, "seconds": seconds + 2, "warm_seconds": 0, "method": "GET", "path": "/v2/bench/x"}
+            mill = rig.spawn([rig.programs.clients, json.dumps(plan)], None, stdout=subprocess.PIPE)
             time.sleep(1)
             rows += beside(rig, trio, f"{name}, beside {CLIENTS} clients at full speed", seconds)
-            text = mill.communicate(timeout=PATIENCE)[0].decode()
-            rate = next((line.split()[1] for line in text.splitlines() if line.startswith("Requests/sec")), "?")
-            refused = next((line.split()[-1] for line in text.splitlines() if "Non-2xx" in line), "0")
-            report.line(f"* {name}: the {CLIENTS} clients got {rate} answers/s, in all {refused} of them refusals")
+            result = json.loads(mill.communicate(timeout=PATIENCE)[0])
+            rate = result["requests"] / result["micros"] * 1e6
+            report.line(f"* {name}: the {CLIENTS} clients got {rate:.0f} answers/s, in all {result['refused']} of them refusals")
     head = ["", "what", "requests", "failed", "p50 ms", "p99", "max", "why"]
     report.table("A gateway at its own limit: registry and health are answered in time", head, rows)
 

@@ -1,94 +1,43 @@
 """What is measured, and what it is measured with: servers in a temporary directory, ended when the rig ends."""
 
-import contextlib
-import glob
 import json
 import os
-import shutil
 import socket
 import subprocess
 import time
 import urllib.request
 
-from machine import ROOT, children, read
+from contenders import OPENER, OTHERS, PATIENCE, PREFIX, Contender, Unusable, ask, floor, wait_for
+from machine import ROOT, installed
 
-PREFIX = "/v2/bench"
-PATIENCE = 20  # seconds for anything that should take far less
-OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy of the environment
-
-NGINX_CONF = """
-daemon off; worker_processes 1; pid {dir}/nginx.pid; error_log {dir}/nginx.log crit; {user}
-worker_rlimit_nofile 65536;
-events {{ worker_connections 16384; }}
-http {{
-  access_log off; keepalive_requests 1000000000; keepalive_timeout 75s;
-  client_body_temp_path {dir}/nginx-body; proxy_temp_path {dir}/nginx-proxy; fastcgi_temp_path {dir}/nginx-f;
-  uwsgi_temp_path {dir}/nginx-u; scgi_temp_path {dir}/nginx-s;
-  upstream bench {{ server 127.0.0.1:{upstream}; keepalive 512; keepalive_requests 1000000000; }}
-  server {{
-    listen 127.0.0.1:{port};
-    location /v2/bench/ {{
-      proxy_pass http://bench/; proxy_http_version 1.1; proxy_set_header Connection "";
-      proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Proto $scheme;
-      proxy_set_header X-Request-ID $request_id;
-      proxy_buffers 8 64k; # twice as cheap as the default at 64 KiB
-    }}
-  }}
-}}
-"""
-
-HAPROXY_CONF = """
-global
-  nbthread 1
-  maxconn 9000
-defaults
-  mode http
-  timeout connect 1s
-  timeout client 75s
-  timeout server 30s
-  http-reuse always
-  unique-id-format %[uuid()]
-  unique-id-header X-Request-ID
-frontend front
-  bind 127.0.0.1:{port}
-  http-request set-header X-Forwarded-For %[src]
-  http-request set-header X-Forwarded-Proto http
-  http-request replace-path /v2/[^/]+(/.*) \\1
-  default_backend bench
-backend bench
-  server one 127.0.0.1:{upstream}
-"""
-
-class Unusable(Exception):
-    """Something that the rig needs is not there or does not work."""
+FULL_LANE = {"VERTICE_GATEWAY__EXPRESS": "false"}
 
 
 class Programs:
     """Paths of what is measured and what it is measured with."""
 
-    def __init__(self, no_build):
+    def __init__(self, no_build, gateway=None):
         if not no_build:
-            build = ["cargo", "build", "--release", "-p", "vertice-gateway", "-p", "vertice-client", "--bins", "--examples"]
-            subprocess.run(build, cwd=ROOT, check=True)
+            packages = ["-p", "vertice-gateway", "--examples"] + ([] if gateway else ["-p", "vertice-client", "--bins"])
+            subprocess.run(["cargo", "build", "--release", *packages], cwd=ROOT, check=True)
         metadata = ["cargo", "metadata", "--format-version", "1", "--no-deps"]
         target = json.loads(subprocess.run(metadata, cwd=ROOT, check=True, capture_output=True).stdout)["target_directory"]
         release = os.path.join(target, "release")
-        self.gateway = os.path.join(release, "vertice-gateway")
-        self.sidecar = os.path.join(release, "vertice-sidecar")
-        self.upstream = os.path.join(release, "examples", "bench-upstream")
-        self.watchers = os.path.join(release, "examples", "bench-watchers")
-        self.replicas = os.path.join(release, "examples", "bench-replicas")
-        self.open = os.path.join(release, "examples", "bench-open")
-        self.faulty = os.path.join(release, "examples", "bench-faulty")
-        self.nginx = find("nginx")
-        self.haproxy = find("haproxy")
+        self.gateway = os.path.abspath(gateway) if gateway else os.path.join(release, "vertice-gateway")
+        self.sidecar = os.path.join(os.path.dirname(self.gateway), "vertice-sidecar")
+        examples = os.path.join(release, "examples")
+        self.upstream = os.path.join(examples, "bench-upstream")
+        self.floor = os.path.join(examples, "bench-floor")
+        self.clients = os.path.join(examples, "bench-clients")
+        self.watchers = os.path.join(examples, "bench-watchers")
+        self.replicas = os.path.join(examples, "bench-replicas")
+        self.open = os.path.join(examples, "bench-open")
+        self.faulty = os.path.join(examples, "bench-faulty")
 
-
-def find(name):
-    path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
-    if path is None:
-        print(f"{name} is not installed (Debian: apt install {name}): measured without it")
-    return path
+    def knows(self, setting):
+        """Whether the gateway accepts these variables."""
+        checked = subprocess.run([self.gateway, "check"], env=clean_env(setting), check=False, capture_output=True)
+        return checked.returncode == 0
 
 
 class Rig:
@@ -98,8 +47,16 @@ class Rig:
         self.directory, self.stack, self.programs = directory, stack, programs
         self.cores, self.proxy_core = cores, proxy_core
         self.count = 0
-        upstream = self.spawn([programs.upstream], cores=None, stdout=subprocess.PIPE)
-        self.upstream_port = int(upstream.stdout.readline())
+        self.upstream = self.spawn([programs.upstream], cores=None, stdout=subprocess.PIPE)
+        self.upstream_port = int(self.upstream.stdout.readline())
+
+    def upstream_cpu_seconds(self):
+        """CPU time of the upstream so far."""
+        return Contender("", self.upstream, 0, "").cpu_seconds()
+
+    def cores_for(self, workers):
+        """Where a proxy of so many workers runs: beside the load, or with it."""
+        return self.proxy_core if workers == 1 else self.cores
 
     def spawn(self, command, cores, env=None, stdout=None, stdin=None):
         """Starts a program; it is ended when the rig ends."""
@@ -112,48 +69,49 @@ class Rig:
         self.stack.callback(end, child)
         return child
 
-    def contenders(self, also):
-        """Every proxy that can be had, ready to serve; the direct way first."""
-        found = [Contender("direct", None, self.upstream_port, "")]
-        found.append(self.gateway("vertice", self.programs.gateway))
-        found += [self.gateway(*entry.split("=", 1)) for entry in also]
-        if self.programs.nginx:
-            found.append(self.nginx())
-        if self.programs.haproxy:
-            found.append(self.haproxy())
+    def contenders(self, also, workers=1):
+        """Every way to the upstream that can be had, ready and checked; the direct one first. And what there is to say of them."""
+        found, notes = [Contender("direct", None, self.upstream_port, ""), floor(self, 0, workers)], []
+        found += [self.gateway(name, program, workers=workers, setting=setting) for name, program, setting in self.lanes(also)]
         for contender in found:
             contender.wait()
-        return found
+        for name, start, is_anchor in OTHERS:
+            if not installed(name):
+                notes.append(f"{name} is not installed: measured without it")
+                continue
+            contender = start(self, free_port(), workers)
+            try:
+                if lacks := contender.wait():
+                    notes.append(f"{contender.name} does not add {', '.join(lacks)}")
+            except Unusable as error:
+                if is_anchor:
+                    raise
+                end(contender.child)
+                notes.append(f"{contender.name} is left out: {error}")
+                continue
+            found.append(contender)
+        return found, notes
 
-    def gateway(self, name, program, ports=None, store=None):
+    def lanes(self, also=()):
+        """Names, programs and settings of the gateways to compare: both lanes where there are two."""
+        lanes = [("vertice", self.programs.gateway, {})]
+        if self.programs.knows(FULL_LANE):
+            lanes.append(("vertice, full lane", self.programs.gateway, FULL_LANE))
+        return lanes + [(*entry.split("=", 1), {}) for entry in also]
+
+    def gateway(self, name, program, ports=None, store=None, workers=1, setting=None, stdout=None, instances=1):
         """A gateway on the embedded store, with the upstream registered through its API."""
         self.count += 1
         ports = ports or (free_port(), free_port())
         store = store or os.path.join(self.directory, f"store-{self.count}")
-        child = self.spawn([program, "run"], self.proxy_core, env=gateway_env(ports, store))
+        env = gateway_env(ports, store) | {"VERTICE_GATEWAY__WORKERS": str(workers)} | (setting or {})
+        child = self.spawn([program, "run"], self.cores_for(workers), env=env, stdout=stdout)
         gateway = Contender(name, child, ports[0], PREFIX)
         gateway.registry_port, gateway.store = ports[1], store
         wait_for(lambda: get(ports[0], "/health"), f"{name} to start")
-        register(ports[1], self.upstream_port)
+        for instance in range(instances):
+            register(ports[1], self.upstream_port, instance=f"i{instance}")
         return gateway
-
-    def nginx(self):
-        """nginx with one worker."""
-        port = free_port()
-        user = "user root;" if os.geteuid() == 0 else ""
-        conf = NGINX_CONF.format(dir=self.directory, port=port, upstream=self.upstream_port, user=user)
-        path = self.write("nginx.conf", conf)
-        child = self.spawn([self.programs.nginx, "-c", path, "-p", self.directory, "-e", "stderr"], self.proxy_core)
-        return Contender("nginx", child, port, PREFIX)
-
-    def haproxy(self):
-        """HAProxy with one thread."""
-        port = free_port()
-        path = self.write("haproxy.cfg", HAPROXY_CONF.format(port=port, upstream=self.upstream_port))
-        child = self.spawn([self.programs.haproxy, "-db", "-f", path], self.proxy_core)
-        haproxy = Contender("HAProxy", child, port, PREFIX)
-        haproxy.clients_max = 8500  # it does not start with more connections than descriptors, and wants two for each
-        return haproxy
 
     def write(self, name, text):
         """Writes a file of the rig."""
@@ -161,40 +119,6 @@ class Rig:
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
         return path
-
-
-class Contender:
-    """A way to the upstream."""
-
-    clients_max = 1_000_000
-
-    def __init__(self, name, child, port, prefix):
-        self.name, self.child, self.port, self.prefix = name, child, port, prefix
-
-    def wait(self):
-        """Waits until it serves, and checks that it does what is to be measured."""
-        wait_for(lambda: get(self.port, self.prefix + "/"), f"{self.name} to serve")
-        if get(self.port, self.prefix + "/") != b"Hello, world\n" or len(get(self.port, self.prefix + "/64k")) != 65536:
-            raise Unusable(f"{self.name} does not answer as the upstream does")
-
-    def pids(self):
-        """The process and its children."""
-        return [self.child.pid, *children(self.child.pid)] if self.child else []
-
-    def cpu_seconds(self):
-        """CPU time of all its threads so far."""
-        tasks = [task for pid in self.pids() for task in glob.glob(f"/proc/{pid}/task/*/schedstat")]
-        return sum(int(read(task).split()[0]) for task in tasks) / 1e9
-
-    def user_and_system(self):
-        """User and system time so far, in ticks: too coarse for one round, good for a share."""
-        fields = [read(f"/proc/{pid}/stat").rsplit(")", 1)[1].split() for pid in self.pids()]
-        return [sum(int(field[at]) for field in fields) for at in (11, 12)]
-
-    def rss_kib(self):
-        """Resident memory of all its processes; pages that processes share count once for each."""
-        lines = [line for pid in self.pids() for line in read(f"/proc/{pid}/status").splitlines()]
-        return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
 # ---- processes ---------------------------------------------------------------------------------------------------------
@@ -240,22 +164,7 @@ def register(port, upstream_port, instance="one", service="bench", host="127.0.0
 
 def get(port, path):
     """The body of a 200; anything else raises."""
-    with OPENER.open(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE) as answer:
-        return answer.read()
-
-
-def wait_for(condition, what, pause=0.02, patience=PATIENCE):
-    """Calls it until it is true and does not raise."""
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            if condition():
-                return
-        except (OSError, Unusable):
-            pass
-        if time.monotonic() > deadline:
-            raise Unusable(f"waited {patience} s for {what} in vain")
-        time.sleep(pause)
+    return ask(port, path)[1]
 
 
 def free_port():
