@@ -1,20 +1,17 @@
-//! How requests end: Pingora's errors as endings and failures, and what is recorded of a request.
+//! How requests end: Pingora's errors in words of the rules.
 
 use super::Shared;
 use crate::accept::{is_cut, is_malformed_body, is_slow_body};
 use crate::clock;
-use crate::proxy::answer::is_interim;
 use crate::proxy::attempt::Attempt;
 use crate::proxy::cause::Cause;
-use crate::proxy::ctx::{Ctx, Forward};
+use crate::proxy::conclude::{self, Ended};
+use crate::proxy::ctx::Ctx;
 use crate::proxy::fail::Failure;
-use crate::telemetry::access::Entry;
 use pingora::protocols::http::v2::client::PING_TIMEDOUT;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType};
-use vertice_core::outcome::Ending;
 use vertice_core::reason::Reason;
-use vertice_core::route;
 
 /// What an error of Pingora's means.
 pub(super) fn cause(error: &Error, ctx: &Ctx) -> Cause {
@@ -55,88 +52,17 @@ pub(super) fn failure(error: &Error, ctx: &Ctx) -> Option<Failure> {
     cause(error, ctx).failure(ctx.forward.as_ref().map_or("", |forward| forward.service.name.as_str()))
 }
 
-/// The limit that the client ran into, as its metric names it.
-fn limit(error: Option<&Error>, ctx: &Ctx) -> Option<&'static str> {
-    let cause = error.map(|error| cause(error, ctx));
-    if let Some(tunnel) = ctx.forward.as_ref().filter(|forward| forward.is_tunnel) {
-        // Both sides are watched; to the tunnel an instance that is shut down has only come to its end.
-        let has_fired = tunnel.attempt.as_ref().is_some_and(Attempt::timed_out);
-        if has_fired || cause == Some(Cause::BodyStalled) {
-            return Some("tunnel_idle");
-        }
-    }
-    cause.and_then(Cause::limit)
-}
-
-/// Records how a request ended: for the instance, in metrics, in the access log.
+/// Records how a request ended.
 pub(super) fn conclude(shared: &Shared, session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
-    let status = session.response_written().map_or(0, |head| answer_status(head.status));
-    if let Some(limit) = limit(error, ctx) {
-        shared.metrics.limit_hit(limit);
-    }
-    let cause = error.map(|error| cause(error, ctx));
-    if let Some(forward) = &mut ctx.forward {
-        conclude_attempt(forward, cause, status);
-        let took = clock::mono().since(ctx.started);
-        let service = &forward.service.x;
-        service.duration.observe(took.as_secs_f64());
-        // 499: the client left before there was an answer (nginx's number for it).
-        let counted = if status == 0 { 499 } else { status };
-        let method = &session.req_header().method;
-        match forward.route.as_ref().and_then(|route| Some((route, ctx.rules.routing.counters(route)?))) {
-            Some((route, counters)) => service.count_routed(counters, &route.name, method, counted),
-            None => service.count(method, counted),
-        }
-    }
-    if shared.access.is_on() {
-        write_access_log(shared, session, ctx, status);
-    }
-}
-
-/// An interim answer is none: a client that left after it left before its answer.
-fn answer_status(written: http::StatusCode) -> u16 {
-    if is_interim(written) { 0 } else { written.as_u16() }
-}
-
-fn conclude_attempt(forward: &mut Forward, cause: Option<Cause>, status: u16) {
-    let request_sent = forward.request_sent;
-    let Some(attempt) = &mut forward.attempt else { return };
-    let now = clock::mono();
-    match cause {
-        Some(cause) => attempt.end(cause.ending(request_sent), now),
-        None if status == 0 => attempt.end(Ending::Ours, now),
-        None => attempt.end(Ending::Answered { status }, now),
-    }
-}
-
-fn write_access_log(shared: &Shared, session: &Session, ctx: &Ctx, status: u16) {
     let head = session.req_header();
-    let field = |name: &str| head.headers.get(name).map_or(&b""[..], |value| value.as_bytes());
-    let forward = ctx.forward.as_ref();
-    let attempt = forward.and_then(|forward| forward.attempt.as_ref());
-    let took = clock::mono().since(ctx.started);
-    let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    shared.access.write(&Entry {
-        time_ms: clock::wall_ms().saturating_sub(millis),
-        method: head.method.as_str(),
-        path: route::path_of(head.raw_path()),
-        version: match head.version {
-            http::Version::HTTP_10 => "1.0",
-            http::Version::HTTP_2 => "2",
-            _ => "1.1",
-        },
-        status,
-        client: ctx.client.map(|client| client.address),
+    let ended = Ended {
+        method: &head.method,
+        target: head.raw_path(),
+        version: head.version,
+        fields: &head.headers,
+        status: session.response_written().map(|head| head.status),
         bytes: session.body_bytes_sent(),
-        duration_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-        service: forward.map_or("", |forward| forward.service.name.as_str()),
-        route: forward.and_then(|forward| forward.route.as_ref()).map_or("", |route| &route.name),
-        instance: attempt.map_or("", |attempt| attempt.upstream().facts.id.as_str()),
-        retries: forward.map_or(0, |forward| forward.tried.attempts().saturating_sub(1)),
-        watch: ctx.watch.unwrap_or_default(),
-        reason: ctx.reason.map_or("", Reason::as_str),
-        request_id: ctx.request_id.as_str(),
-        user_agent: field("user-agent"),
-        traceparent: field("traceparent"),
-    });
+        cause: error.map(|error| cause(error, ctx)),
+    };
+    conclude::conclude(ctx, &ended, clock::mono(), &shared.metrics, &shared.access);
 }

@@ -10,6 +10,7 @@ pub mod answer;
 pub mod attempt;
 pub mod cause;
 pub mod client;
+pub mod conclude;
 pub mod ctx;
 pub mod explain;
 pub mod fail;
