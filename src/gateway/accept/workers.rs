@@ -204,3 +204,153 @@ impl Drop for Place {
 fn fewest(here: usize, count: usize, connections: impl Fn(usize) -> usize) -> usize {
     (0..count).map(|step| (here + step) % count).min_by_key(|n| connections(*n)).unwrap_or(here)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpStream as Client};
+    use std::sync::Barrier;
+
+    use parking_lot::Mutex;
+    use pingora::services::Service;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::Instant;
+
+    use super::super::drain::Drain;
+    use super::super::listener::BoundListener;
+    use super::super::service::{Entrance, service};
+    use super::*;
+
+    /// Longer than anything here takes, short enough to see that it hangs.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// Sends back what it is sent, and panics when that is `p`.
+    #[derive(Default)]
+    struct Echo {
+        drain: Arc<Drain>,
+        /// How many connections each thread has begun to serve.
+        served: Mutex<BTreeMap<String, usize>>,
+    }
+
+    impl Serve for Echo {
+        async fn serve(self: Arc<Self>, mut stream: TcpStream) {
+            let _connection = self.drain.connect();
+            let thread = thread::current().name().unwrap_or_default().to_owned();
+            *self.served.lock().entry(thread).or_default() += 1;
+            while let Ok(byte) = stream.read_u8().await {
+                assert_ne!(byte, b'p', "as it was asked to");
+                stream.write_u8(byte).await.unwrap();
+            }
+        }
+
+        fn limit_hit(&self, limit: &'static str) {
+            panic!("{limit}");
+        }
+    }
+
+    /// An echo on a free port, served by `count` workers.
+    fn listen(count: usize) -> (Workers, Arc<Echo>, SocketAddr) {
+        let (workers, echo) = (Workers::start("echo", count).unwrap(), Arc::<Echo>::default());
+        let listener = BoundListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr();
+        let entrance = Entrance { listeners: vec![listener], apps: vec![echo.clone(); count] };
+        let mut service = service("echo", &workers, vec![entrance], echo.drain.clone());
+        tokio::spawn(async move {
+            let (_keep, shutdown) = tokio::sync::watch::channel(false);
+            service.start_service(None, shutdown, 1).await;
+        });
+        (workers, echo, address)
+    }
+
+    fn connect(address: SocketAddr) -> Client {
+        let client = Client::connect(address).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client
+    }
+
+    fn ask(mut client: &Client, byte: u8) -> io::Result<u8> {
+        let mut answer = [0];
+        client.write_all(&[byte]).and_then(|()| client.read_exact(&mut answer)).map(|()| answer[0])
+    }
+
+    #[test]
+    fn the_fewest_are_sought_and_nobody_is_troubled_without_need() {
+        for (here, connections, expected) in [
+            (0, &[0][..], 0),
+            (0, &[1, 0], 1),
+            (0, &[1, 1], 0),
+            (1, &[1, 1], 1),
+            (1, &[2, 3, 2], 2),
+            (2, &[4, 3, 5, 3], 3),
+            (0, &[7, GONE + 1], 0),
+        ] {
+            assert_eq!(fewest(here, connections.len(), |n| connections[n]), expected, "{here} of {connections:?}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn connections_are_shared_out_evenly_and_stay_so() {
+        let (workers, echo, address) = listen(3);
+        let mut clients: Vec<Client> = (0..30).map(|_| connect(address)).collect();
+        clients.iter().for_each(|client| assert_eq!(ask(client, b'a').unwrap(), b'a'));
+        let even =
+            |count| [("echo-0", count), ("echo-1", count), ("echo-2", count)].map(|(name, n)| (name.to_owned(), n)).into();
+        assert_eq!(*echo.served.lock(), even(10));
+        // Whoever has lost some is given as many.
+        clients.truncate(15);
+        let held = || workers.crew.0.iter().map(|worker| worker.connections.load(Relaxed)).sum::<usize>();
+        while held() > 15 {
+            tokio::task::yield_now().await;
+        }
+        clients.extend((0..15).map(|_| connect(address)));
+        clients.iter().for_each(|client| assert_eq!(ask(client, b'b').unwrap(), b'b'));
+        assert_eq!(*echo.served.lock(), even(15));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_panic_ends_its_own_connection_and_no_other() {
+        let (_workers, echo, address) = listen(1);
+        let bystander = connect(address);
+        for _ in 0..3 {
+            assert!(ask(&connect(address), b'p').is_err());
+            assert_eq!(ask(&bystander, b'a').unwrap(), b'a');
+        }
+        assert_eq!(echo.served.lock()["echo-0"], 4);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nothing_is_served_after_the_end() {
+        let (workers, echo, address) = listen(2);
+        let clients = [connect(address), connect(address)];
+        clients.iter().for_each(|client| assert_eq!(ask(client, b'a').unwrap(), b'a'));
+        drop(workers);
+        assert_eq!(echo.drain.connections(), 0);
+        clients.iter().for_each(|client| assert!(ask(client, b'a').is_err()));
+        assert!(Client::connect(address).is_err(), "the port is closed");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_drain_does_not_end_before_an_accepted_connection_is_served() {
+        let (workers, echo, address) = listen(2);
+        let first = connect(address);
+        assert_eq!(ask(&first, b'a').unwrap(), b'a');
+        let busy = Arc::new(Barrier::new(2));
+        let until = busy.clone();
+        workers.crew.0[1].runtime.spawn(async move {
+            until.wait();
+        });
+        // The other worker accepts it, and knows that this one has none.
+        let second = connect(address);
+        while workers.crew.0[1].connections.load(Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        echo.drain.stop_listening();
+        drop(first);
+        assert!(!echo.drain.drained(Instant::now() + Duration::from_millis(200)).await, "somebody was not served yet");
+        busy.wait();
+        assert_eq!(ask(&second, b'a').unwrap(), b'a');
+        drop(second);
+        assert!(echo.drain.drained(Instant::now() + PATIENCE).await);
+    }
+}
