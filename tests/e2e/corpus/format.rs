@@ -43,8 +43,8 @@ pub(super) enum Fate {
 pub(super) enum Upstream {
     /// These requests: start line, fields in any order, body.
     Requests(Vec<Vec<u8>>),
-    /// At most one, and never to its end.
-    Cut,
+    /// These, then at most one, and never to its end.
+    Cut(Vec<Vec<u8>>),
 }
 
 /// What becomes of the instance's connection.
@@ -151,7 +151,11 @@ impl Case {
     fn read_upstream(&mut self, text: &str) -> Result<(), String> {
         match (text, &mut self.upstream) {
             ("nothing", seen @ None) => *seen = Some(Upstream::Requests(Vec::new())),
-            ("cut", seen @ None) => *seen = Some(Upstream::Cut),
+            ("cut", seen @ None) => *seen = Some(Upstream::Cut(Vec::new())),
+            ("+ cut", seen @ Some(Upstream::Requests(_))) => {
+                let Some(Upstream::Requests(all)) = seen.take() else { return Ok(()) };
+                *seen = Some(Upstream::Cut(all));
+            }
             (_, seen) => {
                 let (is_new, text) = text.strip_prefix("+ ").map_or((false, text), |text| (true, text));
                 let bytes = bytes(text)?;
@@ -159,7 +163,7 @@ impl Case {
                     None => *seen = Some(Upstream::Requests(vec![bytes])),
                     Some(Upstream::Requests(all)) if is_new => all.push(bytes),
                     Some(Upstream::Requests(all)) => all.last_mut().ok_or("more after nothing")?.extend(bytes),
-                    Some(Upstream::Cut) => return Err("more after cut".into()),
+                    Some(Upstream::Cut(_)) => return Err("more after cut".into()),
                 }
             }
         }

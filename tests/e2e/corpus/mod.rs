@@ -73,8 +73,11 @@ fn gateway(lane: Lane) -> Gateway {
         .start()
 }
 
-/// What `run` makes of a case in one lane: what was seen, or a complaint.
-type Run = fn(&Track<'_>, &Case, Cut, IpAddr) -> Result<Observed, String>;
+/// Where the lanes may differ.
+type Listed = BTreeSet<(String, Aspect)>;
+
+/// Has a case run in one lane.
+type Run = fn(&Track<'_>, &Case, Cut, IpAddr) -> Observed;
 
 /// Has all cases of a part run through both lanes by [`RUNNERS`] threads.
 #[track_caller]
@@ -91,14 +94,9 @@ fn through_both_lanes(part: &str, cases_min: usize, run: Run) {
                 let runner = Runner::start(gateways, number);
                 loop {
                     let Some(case) = next.lock().unwrap().next() else { break };
-                    let (found, differences) = runner.check(case, run);
+                    let (found, differences) = runner.check(case, run, listed);
                     complaints.lock().unwrap().extend(found);
-                    for (aspect, text) in differences {
-                        if !listed.contains(&(case.name.clone(), aspect)) {
-                            complaints.lock().unwrap().push(format!("{} {}", case.name, text));
-                        }
-                        occurred.lock().unwrap().insert((case.name.clone(), aspect));
-                    }
+                    occurred.lock().unwrap().extend(differences.into_iter().map(|aspect| (case.name.clone(), aspect)));
                 }
             });
         }
@@ -131,19 +129,25 @@ impl<'a> Runner<'a> {
     }
 
     /// What is wrong with a case, and in what the lanes differ.
-    fn check(&self, case: &Case, run: Run) -> (Vec<String>, Vec<(Aspect, String)>) {
+    fn check(&self, case: &Case, run: Run, listed: &Listed) -> (Vec<String>, Vec<Aspect>) {
+        let is_listed = |aspect: Aspect| listed.contains(&(case.name.clone(), aspect));
         let mut differences = Vec::new();
         for cut in [Cut::AsWritten, Cut::ByteByByte] {
             if cut == Cut::ByteByByte && case.whole_only {
                 break;
             }
             let client = self.next_client();
-            match self.tracks.each_ref().map(|track| track.check(case, cut, client, run)) {
-                [Ok(express), Ok(full)] => {
-                    let found = express.differences(&full).into_iter();
-                    differences.extend(found.map(|(aspect, text)| (aspect, format!("({cut:?}): {text}"))));
-                }
-                results => return (results.into_iter().filter_map(Result::err).collect(), differences),
+            let [express, full] = self.tracks.each_ref().map(|track| (track, run(track, case, cut, client)));
+            let wrong = [&express, &full].map(|(track, observed)| track.complaint(case, cut, observed, is_listed));
+            let mut complaints: Vec<String> = wrong.into_iter().flatten().collect();
+            if complaints.is_empty() {
+                let found = express.1.differences(&full.1);
+                let unlisted = found.iter().filter(|(aspect, _)| !is_listed(*aspect));
+                complaints.extend(unlisted.map(|(_, text)| format!("line {} {} ({cut:?}): {text}", case.line, case.name)));
+                differences.extend(found.iter().map(|(aspect, _)| *aspect));
+            }
+            if !complaints.is_empty() {
+                return (complaints, differences);
             }
         }
         (Vec::new(), differences)

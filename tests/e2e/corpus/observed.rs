@@ -1,6 +1,8 @@
 //! What a case showed, in a form in which two lanes can be compared: everything that both sides could see, but for what no two
 //! requests have in common. Nothing else is left out.
 
+use std::net::SocketAddr;
+
 use super::format::{Fate, Pool};
 use super::recorder::Seen;
 use super::{replaced, shown};
@@ -40,16 +42,23 @@ pub(super) struct Message {
     complete: bool,
 }
 
-/// See the module.
+/// See the module. What is wrong and no aspect of the case is excused by nothing.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Observed {
     pub(super) answers: Vec<Message>,
     pub(super) fate: Option<Fate>,
     pub(super) requests: Vec<Message>,
     pub(super) pool: Option<Pool>,
+    /// What of it is not as the case says.
+    pub(super) wrong: Vec<(Option<Aspect>, String)>,
 }
 
 impl Observed {
+    pub(super) fn described(&self) -> String {
+        let (answers, requests) = (listed(&self.answers), listed(&self.requests));
+        format!(" the client got {answers}\n  and then {:?}\n the instance saw {requests}", self.fate)
+    }
+
     /// In what this one, of the express lane, differs from the full lane's.
     pub(super) fn differences(&self, full: &Self) -> Vec<(Aspect, String)> {
         let mut found = Vec::new();
@@ -97,7 +106,7 @@ impl Message {
     }
 
     /// What an instance saw; its address is as good as any other's.
-    pub(super) fn request(seen: &Seen, instance: &str) -> Self {
+    pub(super) fn request(seen: &Seen, instance: SocketAddr) -> Self {
         let mut message = Self::normal(&seen.head, &seen.body, seen.complete);
         message.head = replaced(&message.head, format!("\r\nHost: {instance}\r\n").as_bytes(), b"\r\nHost: {instance}\r\n");
         message
@@ -127,6 +136,11 @@ impl Message {
             None => bytes,
         };
         Self { head: named(head), body: named(body.to_vec()), complete }
+    }
+
+    /// Leaves the head.
+    pub(super) fn forget_body(&mut self) {
+        (self.body, self.complete) = (Vec::new(), true);
     }
 
     fn is_like(&self, other: &Self) -> bool {

@@ -3,20 +3,20 @@
 use std::net::IpAddr;
 
 use super::format::Case;
-use super::observed::{Message, Observed};
+use super::observed::{Aspect, Message, Observed};
 use super::track::Track;
 use super::{Cut, through_both_lanes};
 use crate::harness::Conn;
 
 /// How many cases there are at least.
-const CASES_MIN: usize = 200;
+const CASES_MIN: usize = 430;
 
 #[test]
 fn what_reaches_the_instance_is_what_the_client_meant_or_nothing() {
     through_both_lanes("requests", CASES_MIN, check);
 }
 
-fn check(track: &Track<'_>, case: &Case, cut: Cut, client: IpAddr) -> Result<Observed, String> {
+fn check(track: &Track<'_>, case: &Case, cut: Cut, client: IpAddr) -> Observed {
     track.recorder.forget();
     // From an address of its own, which the gateway tells the instance: so that what comes late is not another case's.
     let mut conn = Conn::open_from(Some(client), track.gateway.gateway).unwrap();
@@ -24,25 +24,13 @@ fn check(track: &Track<'_>, case: &Case, cut: Cut, client: IpAddr) -> Result<Obs
     // Whatever the gateway made of the bytes, it has made of them before it answers this.
     let probe = track.ask("afterwards", Some(client));
     let mut wrong = got.differences(case);
-    wrong.extend(probe.err());
-    let seen = track.settled(case, client);
+    wrong.extend(probe.err().map(|error| (None, error)));
+    let (seen, unexpected) = track.settled(case, client);
+    wrong.extend(unexpected.map(|text| (Some(Aspect::Instance), text)));
     let ours = track.ours_seen(client);
-    if ours != Track::ours_expected(case.fate) {
-        wrong.push(format!("the instance saw {ours} of the requests that the runner sent itself"));
+    if ours != Track::ours_expected(got.fate) {
+        wrong.push((None, format!("the instance saw {ours} of the requests that the runner sent itself")));
     }
-    match seen {
-        Ok(seen) if wrong.is_empty() => {
-            let requests = seen.iter().map(|seen| Message::request(seen, &track.recorder.addr.to_string())).collect();
-            Ok(Observed { answers: got.messages, fate: got.fate, requests, pool: None })
-        }
-        seen => {
-            wrong.extend(seen.err());
-            Err(format!(
-                " sent\n{}\n wrong\n  {}\n got\n  {}",
-                track.described(&case.steps),
-                wrong.join("\n  "),
-                got.described()
-            ))
-        }
-    }
+    let requests = seen.iter().map(|seen| Message::request(seen, track.recorder.addr)).collect();
+    Observed { answers: got.messages, fate: got.fate, requests, pool: None, wrong }
 }

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::format::{Answer, Case, Fate, Step};
-use super::observed::Message;
+use super::observed::{Aspect, Message};
 use super::track::Track;
 use super::{Cut, MOMENT, shown};
 use crate::harness::{Conn, PATIENCE, Response, eventually};
@@ -114,27 +114,21 @@ impl Got {
     }
 
     /// What is not as the case says.
-    pub(super) fn differences(&self, case: &Case) -> Vec<String> {
-        let mut wrong: Vec<String> = self.odd.iter().cloned().collect();
+    pub(super) fn differences(&self, case: &Case) -> Vec<(Option<Aspect>, String)> {
+        let mut wrong: Vec<(Option<Aspect>, String)> = Vec::new();
+        wrong.extend(self.odd.iter().map(|odd| (Some(Aspect::Connection), odd.clone())));
         for (at, expected) in case.answers.iter().enumerate() {
-            match self.answers.get(at) {
-                None => wrong.push(format!("no answer {expected:?}")),
-                Some((status, response)) => wrong.extend(expected.difference(*status, response.as_ref())),
-            }
+            let difference = match self.answers.get(at) {
+                None => Some(format!("no answer {expected:?}")),
+                Some((status, response)) => expected.difference(*status, response.as_ref()),
+            };
+            wrong.extend(difference.map(|text| (Some(Aspect::Answer), text)));
         }
         if self.fate != case.fate {
-            wrong.push(format!("the connection should be {:?} and is {:?}", case.fate, self.fate));
+            let text = format!("the connection should be {:?} and is {:?}", case.fate, self.fate);
+            wrong.push((Some(Aspect::Connection), text));
         }
         wrong
-    }
-
-    pub(super) fn described(&self) -> String {
-        let one = |(status, response): &(u16, Option<Response>)| match response {
-            Some(response) => format!("{status} {:?} {}", response.reason().unwrap_or_default(), response.text()),
-            None => status.to_string(),
-        };
-        let answers: Vec<String> = self.answers.iter().map(one).collect();
-        format!("{}; then {:?}", answers.join("\n  "), self.fate)
     }
 }
 

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::format::{Case, Fate, Step, Upstream};
-use super::observed::Observed;
+use super::observed::{Aspect, Observed};
 use super::recorder::{Recorder, Seen};
-use super::{Cut, Run, SERVICE, replaced, shown};
+use super::{Cut, SERVICE, replaced, shown};
 use crate::harness::{Gateway, Lane, get, now};
 
 /// How long what the instance saw may differ from what it shall see: what it is sent may still be under way.
@@ -33,10 +33,32 @@ impl<'a> Track<'a> {
         Self { lane, gateway, service, recorder }
     }
 
-    /// What a case shows, or what is wrong with it.
-    pub(super) fn check(&self, case: &Case, cut: Cut, client: IpAddr, run: Run) -> Result<Observed, String> {
-        let observed = run(self, case, cut, client);
-        observed.map_err(|wrong| format!("line {} {} ({cut:?}, {:?} lane)\n{wrong}", case.line, case.name, self.lane))
+    /// What is not as the case says, but for what `is_listed`; nothing when everything is.
+    pub(super) fn complaint(
+        &self,
+        case: &Case,
+        cut: Cut,
+        observed: &Observed,
+        is_listed: impl Fn(Aspect) -> bool,
+    ) -> Option<String> {
+        // A case says what the express lane does.
+        let is_excused = |aspect: Option<Aspect>| self.lane == Lane::Full && aspect.is_some_and(&is_listed);
+        let wrong: Vec<&str> =
+            observed.wrong.iter().filter(|(aspect, _)| !is_excused(*aspect)).map(|(_, text)| text.as_str()).collect();
+        if wrong.is_empty() {
+            return None;
+        }
+        let instance =
+            if case.instance.is_empty() { String::new() } else { self.described(" the instance sent", &case.instance) };
+        Some(format!(
+            "line {} {} ({cut:?}, {:?} lane)\n{}{instance} wrong\n  {}\n{}",
+            case.line,
+            case.name,
+            self.lane,
+            self.described(" the client sent", &case.steps),
+            wrong.join("\n  "),
+            observed.described()
+        ))
     }
 
     /// The case's bytes for this runner's service.
@@ -44,12 +66,12 @@ impl<'a> Track<'a> {
         replaced(bytes, format!("/v2/{SERVICE}").as_bytes(), format!("/v2/{}", self.service).as_bytes())
     }
 
-    pub(super) fn described(&self, steps: &[Step]) -> String {
+    fn described(&self, title: &str, steps: &[Step]) -> String {
         let one = |step: &Step| match step {
-            Step::Send(bytes) => format!("  {}", shown(&self.own(bytes))),
-            other => format!("  ({other:?})"),
+            Step::Send(bytes) => format!("  {}\n", shown(&self.own(bytes))),
+            other => format!("  ({other:?})\n"),
         };
-        steps.iter().map(one).collect::<Vec<_>>().join("\n")
+        format!("{title}\n{}", steps.iter().map(one).collect::<String>())
     }
 
     /// The bytes of one of the runner's own requests.
@@ -68,30 +90,32 @@ impl<'a> Track<'a> {
         }
     }
 
-    /// Waits until the instance has seen what it shall, for a while. Gives what it saw of the case.
-    pub(super) fn settled(&self, case: &Case, client: IpAddr) -> Result<Vec<Seen>, String> {
+    /// Waits until the instance has seen what it shall, for a while. Gives what it saw of the case, and what is wrong with it.
+    pub(super) fn settled(&self, case: &Case, client: IpAddr) -> (Vec<Seen>, Option<String>) {
         let start = now();
         loop {
             let seen = self.seen_of(client);
-            let requests: Vec<Vec<u8>> = seen.iter().map(|seen| self.without_ours(seen, client)).collect();
-            let is_as_expected = match &case.upstream {
-                Some(Upstream::Requests(expected)) => {
-                    let expected: Vec<Vec<u8>> = expected.iter().map(|request| sorted(&self.own(request), &[])).collect();
-                    requests == expected && seen.iter().all(|seen| seen.complete)
-                }
-                Some(Upstream::Cut) => requests.len() <= 1 && seen.iter().all(|seen| !seen.complete),
-                None => true,
+            let (whole, cut): (Vec<&Seen>, Vec<&Seen>) = seen.iter().partition(|seen| seen.complete);
+            let whole: Vec<Vec<u8>> = whole.into_iter().map(|seen| self.without_ours(seen, client)).collect();
+            let (expected, cut_max) = match &case.upstream {
+                Some(Upstream::Requests(expected)) => (expected, 0),
+                Some(Upstream::Cut(expected)) => (expected, 1),
+                None => return (seen, None),
             };
-            if is_as_expected {
-                return Ok(seen);
+            let expected: Vec<Vec<u8>> = expected.iter().map(|request| sorted(&self.own(request), &[])).collect();
+            if whole == expected && cut.len() <= cut_max {
+                return (seen, None);
             }
             if start.elapsed() > SETTLED {
                 let list = |all: &[Vec<u8>]| all.iter().map(|one| format!("\n    {}", shown(one))).collect::<String>();
-                let expected = match &case.upstream {
-                    Some(Upstream::Requests(all)) => list(all),
-                    _ => " at most one, cut off".to_owned(),
-                };
-                return Err(format!("the instance should have seen{expected}\n   but saw{}", list(&requests)));
+                let cut: Vec<Vec<u8>> = cut.into_iter().map(|seen| self.without_ours(seen, client)).collect();
+                let wrong = format!(
+                    "the instance should have seen{}\n   and at most {cut_max} cut off, but saw{}\n   and cut off{}",
+                    list(&expected),
+                    list(&whole),
+                    list(&cut)
+                );
+                return (seen, Some(wrong));
             }
             crate::harness::clock::breathe();
         }
