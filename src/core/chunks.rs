@@ -45,6 +45,7 @@ pub struct ChunkFraming {
     excess: u64,
     /// Whether white space may follow a size.
     pads: bool,
+    data: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +69,7 @@ impl ChunkFraming {
     /// At the first byte of the body.
     #[must_use]
     pub const fn new() -> Self {
-        Self { state: State::Size { digits: 0, size: 0 }, line: 0, excess: 0, pads: false }
+        Self { state: State::Size { digits: 0, size: 0 }, line: 0, excess: 0, pads: false, data: 0 }
     }
 
     /// At the first byte of an answer's body. There are servers that pad their sizes with spaces, to write them in later.
@@ -81,6 +82,12 @@ impl ChunkFraming {
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.state == State::Done
+    }
+
+    /// How much of what came was the body's own.
+    #[must_use]
+    pub const fn data(&self) -> u64 {
+        self.data
     }
 
     /// Follows `bytes` and returns how many of them belong to this body: all, unless the body ends among them.
@@ -117,6 +124,7 @@ impl ChunkFraming {
                     0 => State::DataCarriageReturn,
                     left => State::Data { left },
                 };
+                self.data += (at - start) as u64;
                 keep(&bytes[start..at]);
             } else {
                 let before = self.state;

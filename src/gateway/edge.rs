@@ -17,7 +17,7 @@ use crate::clock;
 use crate::control::{Control, Role, TOKEN_FIELDS};
 use crate::leash::Leash;
 use crate::proxy::admit::{self, Asked, Way};
-use crate::proxy::again::pause;
+use crate::proxy::again::{Again, pause};
 use crate::proxy::answer::{self, Framing};
 use crate::proxy::attempt::Attempt;
 use crate::proxy::ctx::{Ctx, Forward};
@@ -72,6 +72,14 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Access log.
     pub access: AccessLog,
+}
+
+impl Shared {
+    /// What another attempt is decided with.
+    #[must_use]
+    pub fn again(&self) -> Again<'_> {
+        Again { table: &self.table, resolver: &self.resolver, metrics: &self.metrics }
+    }
 }
 
 /// One listener's proxy.

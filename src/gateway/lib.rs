@@ -15,6 +15,7 @@ pub mod deadline;
 pub mod demo;
 pub mod descriptors;
 pub mod edge;
+pub mod express;
 pub mod held;
 pub mod leash;
 pub mod listeners;

@@ -13,6 +13,7 @@ use crate::config::{AccessLog as AccessSetting, Config, FileWatch, Secret, Sourc
 use crate::control::{Access, Control, HealthCache, Quotas, Renderings, Role, Settings, TokenCheck, paths_on_gateway};
 use crate::descriptors;
 use crate::edge::{Edge, Observer, Shared};
+use crate::express::Express;
 use crate::held::HeldProbes;
 use crate::listeners::{Addresses, Doors, Listeners};
 use crate::noticeboard::NoticeBoard;
@@ -424,6 +425,9 @@ impl Housekeeper {
 }
 
 /// One for each worker, with connections to instances of its own.
+/// What each worker serves connections with.
+type App = AcceptApp<HttpProxy<Edge>, Express>;
+
 fn accept_apps(
     workers: usize,
     conf: &Arc<ServerConf>,
@@ -431,19 +435,16 @@ fn accept_apps(
     shared: &Arc<Shared>,
     drain: &Arc<Drain>,
     role: Role,
-) -> Vec<AcceptApp<HttpProxy<Edge>>> {
+) -> Vec<App> {
     let proxy = || Arc::new(http_proxy(conf, Edge::new(shared.clone(), role)));
     let observer = Observer { metrics: shared.metrics.clone(), access: shared.access.clone() };
     let app = AcceptApp::new(proxy(), accept_settings(config, role), drain.clone(), Arc::new(observer));
+    let app = app.with_express(Arc::new(Express::new(shared.clone(), role)));
     (1..workers).map(|_| app.in_front_of(proxy())).chain([app.clone()]).collect()
 }
 
 /// All listeners of a role share threads and connections to instances, whatever they speak.
-fn entrances(
-    apps: &[AcceptApp<HttpProxy<Edge>>],
-    doors: Doors,
-    certificate: Option<Arc<Certificate>>,
-) -> Result<Vec<Entrance<AcceptApp<HttpProxy<Edge>>>>, StartError> {
+fn entrances(apps: &[App], doors: Doors, certificate: Option<Arc<Certificate>>) -> Result<Vec<Entrance<App>>, StartError> {
     let entrance = |listeners, protocol: Protocol| Entrance {
         listeners,
         apps: apps.iter().map(|app| Arc::new(app.speaking(protocol.clone()))).collect(),

@@ -338,7 +338,8 @@ impl<P: HttpServerApp + Send + Sync + 'static, L: ExpressLane> AcceptApp<P, L> {
             };
             left = left.map(|left| left.saturating_sub(1));
             let is_last = left == Some(0) || old_at.is_some_and(|at| Instant::now() >= at);
-            let request = Incoming { head: &head, fields: reader.index(), is_last };
+            let body_pace = self.settings().body_pace;
+            let request = Incoming { head: &head, fields: reader.index(), body_pace, is_last };
             match self.express.serve(&mut connection, request).await {
                 Served::Complete => {}
                 Served::Ended { is_sending } if connection.wants_patience(is_sending) => {

@@ -1,5 +1,7 @@
 //! What the accept room asks of a lane that serves plain requests itself.
 
+use vertice_core::pace::PaceLimit;
+
 use super::connection::Connection;
 use super::head::{FieldIndex, Head};
 
@@ -10,6 +12,8 @@ pub struct Incoming<'a> {
     pub head: &'a Head,
     /// Where the fields of the head stand.
     pub fields: &'a FieldIndex,
+    /// How fast its body must come.
+    pub body_pace: Option<PaceLimit>,
     /// The connection is to be closed after its answer.
     pub is_last: bool,
 }

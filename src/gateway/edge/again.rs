@@ -1,8 +1,8 @@
 //! What is known of a failed attempt, in the words of those who decide about another one.
 
-use super::{Edge, Shared, ending};
+use super::{Edge, ending};
 use crate::clock;
-use crate::proxy::again::{Again, Lost, Point};
+use crate::proxy::again::{Lost, Point};
 use crate::proxy::answer::is_interim;
 use crate::proxy::ctx::Ctx;
 use http::StatusCode;
@@ -14,23 +14,19 @@ impl Edge {
     /// After an attempt without a connection. Whether the request goes on.
     pub(super) fn after_no_connection(&self, session: &Session, error: &Error, ctx: &mut Ctx) -> bool {
         let cause = ending::cause(error, ctx);
-        again(&self.shared).after_no_connection(ctx, cause, failed(session), clock::mono())
+        self.shared.again().after_no_connection(ctx, cause, failed(session), clock::mono())
     }
 
     /// After the head of an answer. Whether it is set aside.
     pub(super) fn after_answer(&self, session: &Session, status: StatusCode, ctx: &mut Ctx) -> bool {
-        again(&self.shared).after_answer(ctx, status, failed(session), clock::mono())
+        self.shared.again().after_answer(ctx, status, failed(session), clock::mono())
     }
 
     /// After a connection that broke, fell silent or carried no HTTP. Whether the request goes on.
     pub(super) fn after_failure(&self, session: &Session, error: &Error, is_reused: bool, ctx: &mut Ctx) -> bool {
         let lost = Lost { cause: ending::cause(error, ctx), at: point(error), is_reused };
-        again(&self.shared).after_failure(ctx, lost, failed(session), clock::mono())
+        self.shared.again().after_failure(ctx, lost, failed(session), clock::mono())
     }
-}
-
-fn again(shared: &Shared) -> Again<'_> {
-    Again { table: &shared.table, resolver: &shared.resolver, metrics: &shared.metrics }
 }
 
 fn failed(session: &Session) -> Failed {

@@ -1,0 +1,78 @@
+//! A connection to an instance.
+
+use super::pool;
+use crate::proxy::cause::Cause;
+use pingora::protocols::l4::ext::get_tcp_info;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use vertice_core::time::Moment;
+
+/// The kernel's number for a connection that neither side has closed.
+const ESTABLISHED: u8 = 1;
+
+/// One that waits for a request. A request that `is_sent_once` asks the kernel whether the instance has closed it, or may at any
+/// moment because it was idle for as long as it may be kept: what we know of both may be late on a busy machine.
+pub(super) fn pooled(address: SocketAddr, now: Moment, is_sent_once: bool, keepalive: Duration) -> Option<TcpStream> {
+    loop {
+        let socket = pool::take(address, now)?;
+        if !is_sent_once || !is_spent(&socket, keepalive) {
+            return Some(socket);
+        }
+    }
+}
+
+fn is_spent(socket: &TcpStream, keepalive: Duration) -> bool {
+    get_tcp_info(socket.as_raw_fd()).is_ok_and(|info| {
+        let idle = Duration::from_millis(u64::from(info.tcpi_last_data_recv));
+        info.tcpi_state > ESTABLISHED || idle >= keepalive
+    })
+}
+
+/// A new one.
+///
+/// # Errors
+/// Why there is none.
+pub(super) async fn fresh(address: SocketAddr, within: Duration) -> Result<TcpStream, Cause> {
+    let socket = match timeout(within, TcpStream::connect(address)).await {
+        Err(_) => return Err(Cause::ConnectTimedOut),
+        Ok(Err(error)) => return Err(why(&error)),
+        Ok(Ok(socket)) => socket,
+    };
+    socket.set_nodelay(true).map_err(|_| Cause::NoConnection)?;
+    Ok(socket)
+}
+
+fn why(error: &io::Error) -> Cause {
+    match error.kind() {
+        ErrorKind::TimedOut => Cause::ConnectTimedOut,
+        ErrorKind::AddrNotAvailable | ErrorKind::AddrInUse => Cause::NoPort,
+        _ if is_out_of_descriptors(error) => Cause::NoPort,
+        _ => Cause::NoConnection,
+    }
+}
+
+/// `EMFILE` and `ENFILE`, which have no kind of their own.
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE].iter().any(|errno| code == Some(errno.raw_os_error()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_ours_is_not_held_against_the_instance() {
+        let of = |errno: rustix::io::Errno| why(&io::Error::from_raw_os_error(errno.raw_os_error()));
+        use rustix::io::Errno;
+        for ours in [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::ADDRINUSE] {
+            assert_eq!(of(ours), Cause::NoPort);
+        }
+        assert_eq!((of(Errno::CONNREFUSED), of(Errno::HOSTUNREACH)), (Cause::NoConnection, Cause::NoConnection));
+        assert_eq!(of(Errno::TIMEDOUT), Cause::ConnectTimedOut);
+    }
+}
