@@ -43,8 +43,7 @@ pub struct ChunkFraming {
     line: u16,
     /// Framing that no data has paid for.
     excess: u64,
-    /// Whether white space may follow a size.
-    pads: bool,
+    is_lenient: bool,
     data: u64,
 }
 
@@ -69,13 +68,14 @@ impl ChunkFraming {
     /// At the first byte of the body.
     #[must_use]
     pub const fn new() -> Self {
-        Self { state: State::Size { digits: 0, size: 0 }, line: 0, excess: 0, pads: false, data: 0 }
+        Self { state: State::Size { digits: 0, size: 0 }, line: 0, excess: 0, is_lenient: false, data: 0 }
     }
 
-    /// At the first byte of an answer's body. There are servers that pad their sizes with spaces, to write them in later.
+    /// At the first byte of an answer's body, with leniencies that leave no doubt where it ends: there are servers that pad their
+    /// sizes with spaces, to write them in later, and nobody reads their extensions and trailers, which may be long and no fields.
     #[must_use]
     pub const fn of_answer() -> Self {
-        Self { pads: true, ..Self::new() }
+        Self { is_lenient: true, ..Self::new() }
     }
 
     /// The last byte of the body was seen.
@@ -128,7 +128,7 @@ impl ChunkFraming {
                 keep(&bytes[start..at]);
             } else {
                 let before = self.state;
-                self.state = before.after(bytes[at], self.pads).ok_or(MalformedChunk)?;
+                self.state = before.after(bytes[at], self.is_lenient).ok_or(MalformedChunk)?;
                 self.count()?;
                 at += 1;
                 if self.state.keeps(before) {
@@ -142,7 +142,8 @@ impl ChunkFraming {
     /// Holds the framing to its limits, behind each byte of it.
     fn count(&mut self) -> Result<(), MalformedChunk> {
         self.line += 1;
-        if self.line > if self.state.is_trailer() { TRAILER_BYTES_MAX } else { LINE_BYTES_MAX } {
+        let is_long = self.is_lenient || self.state.is_trailer();
+        if self.line > if is_long { TRAILER_BYTES_MAX } else { LINE_BYTES_MAX } {
             return Err(MalformedChunk);
         }
         match self.state {
@@ -179,7 +180,7 @@ impl State {
     }
 
     /// The state after one byte of framing; none when the byte may not stand here.
-    fn after(self, byte: u8, pads: bool) -> Option<Self> {
+    fn after(self, byte: u8, is_lenient: bool) -> Option<Self> {
         Some(match (self, byte) {
             (Self::Size { digits, size }, _) if byte.is_ascii_hexdigit() && digits < SIZE_DIGITS_MAX => {
                 let digit = char::from(byte).to_digit(16).map(u64::from)?;
@@ -187,7 +188,7 @@ impl State {
             }
             (Self::Size { digits: 1.., size } | Self::Padding { size }, b'\r') => Self::SizeLineFeed { size },
             (Self::Size { digits: 1.., size } | Self::Padding { size }, b';') => Self::Extension { size },
-            (Self::Size { digits: 1.., size } | Self::Padding { size }, b' ' | b'\t') if pads => Self::Padding { size },
+            (Self::Size { digits: 1.., size } | Self::Padding { size }, b' ' | b'\t') if is_lenient => Self::Padding { size },
             (Self::Extension { size }, b'\r') => Self::SizeLineFeed { size },
             (Self::Extension { size }, _) if is_value_byte(byte) => Self::Extension { size },
             (Self::SizeLineFeed { size: 0 }, b'\n') => Self::TrailerStart,
@@ -197,6 +198,8 @@ impl State {
             (Self::TrailerStart, b'\r') => Self::LastLineFeed,
             (Self::TrailerStart | Self::TrailerName, _) if is_token_byte(byte) => Self::TrailerName,
             (Self::TrailerName, b':') => Self::TrailerValue,
+            (Self::TrailerName, b'\r') if is_lenient => Self::TrailerLineFeed,
+            (Self::TrailerStart | Self::TrailerName, _) if is_lenient && is_value_byte(byte) => Self::TrailerValue,
             (Self::TrailerValue, b'\r') => Self::TrailerLineFeed,
             (Self::TrailerValue, _) if is_value_byte(byte) => Self::TrailerValue,
             (Self::TrailerLineFeed, b'\n') => Self::TrailerStart,
@@ -295,6 +298,11 @@ mod tests {
         assert_eq!(sifted(b"5\r\nhello\r\n0\r\n\r\n"), r"5\r\nhello\r\n0\r\n\r\n");
         assert_eq!(sifted(b"5;a=\"b\"\r\nhello\r\n0;x\r\nSum: 1\r\nB:\r\n\r\n"), r"5\r\nhello\r\n0\r\n\r\n");
         assert_eq!(sifted(b"5  \t\r\nhello\r\n0 ;a\r\n\r\n"), r"5\r\nhello\r\n0\r\n\r\n");
+        assert_eq!(sifted(b"0\r\nno colon\r\n folded\r\nbare\r\n\r\n"), r"0\r\n\r\n");
+        assert_eq!(
+            sifted(&[b"5;".as_slice(), &[b'a'; 10_000], b"\r\nhello\r\n0\r\n\r\n"].concat()),
+            r"5\r\nhello\r\n0\r\n\r\n"
+        );
         assert_eq!(ChunkFraming::of_answer().advance(b" 5\r\n"), Err(MalformedChunk));
         assert_eq!(ChunkFraming::of_answer().advance(b"5 5\r\n"), Err(MalformedChunk));
     }

@@ -210,8 +210,10 @@ impl<'a> Flight<'a> {
             }
         };
         loop {
-            let taken = self.pass(exchange, &mut body)?;
+            let passed = self.pass(exchange, &mut body);
+            // What was right goes out before what was not breaks it off.
             poll_fn(|cx| exchange.poll_deliver(cx)).await?;
+            let taken = passed?;
             if body.is_done() {
                 return Ok(keeps_connection);
             }
