@@ -135,7 +135,7 @@ class Contender:
 
     def wait(self):
         """Waits until it serves, and checks it."""
-        wait_for(lambda: ask(self.port, self.prefix + "/"), f"{self.name} to serve")
+        wait_for(lambda: ask(self.port, self.prefix + "/"), f"{self.name} to serve", child=self.child)
         return self.check()
 
     def check(self):
@@ -182,8 +182,8 @@ def ask(port, path, body=None):
         return answer.headers, answer.read()
 
 
-def wait_for(condition, what, pause=0.02, patience=PATIENCE):
-    """Calls it until it is true and does not raise."""
+def wait_for(condition, what, pause=0.02, patience=PATIENCE, child=None):
+    """Calls it until it is true and does not raise; gives up when the process that it waits for has ended."""
     deadline = time.monotonic() + patience
     while True:
         try:
@@ -191,6 +191,8 @@ def wait_for(condition, what, pause=0.02, patience=PATIENCE):
                 return
         except (OSError, Unusable):
             pass
+        if child and child.poll() is not None:
+            raise Unusable(f"waited for {what}, but it ended with {child.returncode}")
         if time.monotonic() > deadline:
             raise Unusable(f"waited {patience} s for {what} in vain")
         time.sleep(pause)

@@ -87,10 +87,15 @@ class Rig:
                 if is_anchor:
                     raise
                 end(contender.child)
-                notes.append(f"{contender.name} is left out: {error}")
+                notes.append(f"{contender.name} is left out: {error}; its last words: {self.last_words(name)}")
                 continue
             found.append(contender)
         return found, notes
+
+    def last_words(self, program):
+        """The last line that it wrote."""
+        with open(os.path.join(self.directory, f"log-{program}"), encoding="utf-8", errors="replace") as log:
+            return ([line.strip() for line in log if line.strip()] or ["none"])[-1]
 
     def lanes(self, also=()):
         """Names, programs and settings of the gateways to compare: both lanes where there are two."""
@@ -108,7 +113,7 @@ class Rig:
         child = self.spawn([program, "run"], self.cores_for(workers), env=env, stdout=stdout)
         gateway = Contender(name, child, ports[0], PREFIX)
         gateway.registry_port, gateway.store = ports[1], store
-        wait_for(lambda: get(ports[0], "/health"), f"{name} to start")
+        wait_for(lambda: get(ports[0], "/health"), f"{name} to start", child=child)
         for instance in range(instances):
             register(ports[1], self.upstream_port, instance=f"i{instance}")
         return gateway
