@@ -41,24 +41,15 @@ impl Client {
         Ok(answer)
     }
 
-    /// Whether somebody listens.
-    pub(crate) fn is_up(&self) -> bool {
-        TcpStream::connect_timeout(&self.address(), PATIENCE).is_ok()
-    }
-
     fn connection(&mut self) -> io::Result<TcpStream> {
         if let Some(stream) = self.stream.take().filter(is_idle) {
             return Ok(stream);
         }
-        let stream = TcpStream::connect_timeout(&self.address(), PATIENCE)?;
+        let stream = connect(self.port)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         Ok(stream)
-    }
-
-    fn address(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 }
 
@@ -68,6 +59,11 @@ impl Answer {
         let pairs = self.head.lines().filter_map(|line| line.split_once(':'));
         pairs.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim()).next_back().unwrap_or_default()
     }
+}
+
+/// A connection to whoever listens.
+pub(crate) fn connect(port: u16) -> io::Result<TcpStream> {
+    TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), PATIENCE)
 }
 
 /// Whether the server has neither closed the connection nor said something unasked.

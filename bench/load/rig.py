@@ -32,6 +32,7 @@ class Programs:
         self.watchers = os.path.join(examples, "bench-watchers")
         self.replicas = os.path.join(examples, "bench-replicas")
         self.open = os.path.join(examples, "bench-open")
+        self.registry = os.path.join(examples, "bench-registry")
         self.faulty = os.path.join(examples, "bench-faulty")
 
     def knows(self, setting):

@@ -1,6 +1,6 @@
 //! How requests went, counted by all threads that send them.
 
-use crate::client::{Answer, Broken, Client};
+use crate::client::{Answer, Broken, Client, connect};
 use crate::measure::{micros, now, percentiles};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -97,7 +97,7 @@ impl Tally {
 /// Whether the process that broke the connection is gone, or will be in a moment.
 fn is_dead(client: &Client) -> bool {
     let begun = now();
-    while client.is_up() {
+    while connect(client.port).is_ok() {
         if now() - begun > DEATH {
             return false;
         }
