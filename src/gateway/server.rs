@@ -576,6 +576,7 @@ fn edge_settings(config: &Config) -> rules::Settings {
         write_stall: limits.write_stall,
         idle_keepalive: limits.idle_keepalive,
         express: config.gateway.express,
+        logs_probes: config.log.access_probes,
     }
 }
 

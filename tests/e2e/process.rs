@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::harness::gateway::PROGRAM;
 use crate::harness::process::{Finished, run};
 use crate::harness::scripts::{gated, script, text};
-use crate::harness::{After, Conn, Gate, Gateway, PATIENCE, Upstream, eventually, get, now, post};
+use crate::harness::{After, Conn, Gate, Gateway, PATIENCE, Upstream, eventually, get, head, now, post};
 
 /// Runs the program to its end with these arguments and variables.
 fn finished(arguments: &[&str], env: &[(&str, &str)]) -> Finished {
@@ -310,6 +310,44 @@ fn the_access_log_is_one_json_line_a_request_and_can_be_off() {
     off.register("svc", &upstream);
     off.data(get("/v2/svc/x")).expect(200);
     assert_eq!(off.process.stdout(), "");
+}
+
+#[test]
+fn probes_fill_no_log_unless_they_fail_or_somebody_wants_them() {
+    let with = [("VERTICE_LOG__ACCESS", "json"), ("VERTICE_SHUTDOWN__DELAY", "60s")];
+    let builder = with.iter().fold(Gateway::builder().config(""), |builder, (name, value)| builder.env(name, value));
+    let gateway = builder.start();
+    let configure = |toml: &str| {
+        std::fs::write(gateway.dir().join("vertice.toml"), toml).unwrap();
+        let answer = gateway.api(post("/gateway/reload", &json!({}))).expect(200).json();
+        assert_eq!(answer["restart_needed"], json!([]), "{answer}");
+    };
+    let probe = |id: &str| {
+        for path in ["/health", "/livez", "/readyz?verbose=1", "/metrics"] {
+            gateway.data(get(path).header("X-Request-ID", id)).expect(200);
+            gateway.api(get(path).header("X-Request-ID", id)).expect(200);
+        }
+        gateway.data(head("/readyz").header("X-Request-ID", id)).expect(200);
+    };
+    let lines = |id: &str| gateway.process.stdout().lines().filter(|line| line.contains(id)).count();
+    probe("probe-1");
+    gateway.data(post("/readyz", &json!({})).header("X-Request-ID", "wrong-method")).expect(405);
+    gateway.data(get("/healthy").header("X-Request-ID", "no-probe")).expect(404);
+    // Lines come in the order in which requests end.
+    gateway.api(get("/services").header("X-Request-ID", "no-probe")).expect(200);
+    eventually("the lines of what is no probe, or failed", || lines("no-probe") == 2 && lines("wrong-method") == 1);
+    assert_eq!(lines("probe-1"), 0, "{}", gateway.process.stdout());
+
+    configure("[log]\naccess_probes = true\n");
+    probe("probe-2");
+    eventually("a line for each probe", || lines("probe-2") == 9);
+    configure("");
+
+    gateway.process.signal("TERM");
+    let is_draining = || gateway.data(get("/readyz").header("X-Request-ID", "not-ready")).status == 503;
+    eventually("readiness to say no", is_draining);
+    eventually("a line of that", || lines("not-ready") > 0);
+    gateway.process.signal("KILL");
 }
 
 #[test]

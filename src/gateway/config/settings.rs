@@ -442,12 +442,19 @@ pub struct LogSettings {
     pub format: LogFormat,
     /// A line for each request (to stdout).
     pub access: AccessLog,
+    /// Whether probes of the gateway itself that succeeded have one, too.
+    pub access_probes: bool,
 }
 
 impl LogSettings {
     fn read(r: &mut Reader<'_>) -> Self {
         let formats = [("auto", LogFormat::Auto), ("json", LogFormat::Json), ("text", LogFormat::Text)];
-        Self { level: LogLevel::read(r), format: r.choice("format", LogFormat::Auto, &formats), access: read_access(r) }
+        Self {
+            level: LogLevel::read(r),
+            format: r.choice("format", LogFormat::Auto, &formats),
+            access: read_access(r),
+            access_probes: r.boolean("access_probes", false),
+        }
     }
 }
 

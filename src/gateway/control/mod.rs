@@ -301,6 +301,12 @@ pub fn paths_on_gateway(with_registry: bool) -> fn(&str) -> bool {
     if with_registry { |path| owns(path, true) } else { |path| owns(path, false) }
 }
 
+/// Whether that path is one that load balancers, orchestrators and monitoring ask for every few seconds.
+#[must_use]
+pub fn is_probe(path: &str) -> bool {
+    call::find(path).is_some_and(|made| matches!(made.entry.call, Call::Health | Call::Livez | Call::Readyz | Call::Metrics))
+}
+
 /// Answers whose size grows with the number of services are made on a thread of their own: on a worker they would delay the
 /// requests of others by tens of milliseconds. Few at a time: each takes several times the memory of its answer, anybody may
 /// ask, and what has begun is finished even when whoever asked has left, and when the process wants to end.

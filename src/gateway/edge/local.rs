@@ -2,7 +2,7 @@
 //! requests and responses.
 
 use super::{content_length, grpc, spectator};
-use crate::control::{BODY_MAX, Caller, Control, Outcome, Role};
+use crate::control::{BODY_MAX, Caller, Control, Outcome, Role, is_probe};
 use crate::problem::customary;
 use crate::proxy::ctx::Ctx;
 use crate::proxy::fail::{self, Failure};
@@ -15,6 +15,7 @@ use pingora::{ErrorSource, Result};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
+use vertice_core::route::path_of;
 
 /// A local body must be complete within this.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
@@ -25,6 +26,7 @@ const PIECE: usize = 64 * 1024;
 /// Has the control plane answer.
 pub(super) async fn answer(control: &Arc<Control>, role: Role, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
     let caller = caller(role, ctx);
+    ctx.is_probe = std::str::from_utf8(path_of(session.req_header().raw_path())).is_ok_and(is_probe);
     let outcome = match read_body(session).await? {
         Read::Complete(body) => control.handle(request(session, body), &caller).await,
         Read::TooLarge => {

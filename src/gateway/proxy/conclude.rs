@@ -52,7 +52,7 @@ pub fn conclude(ctx: &mut Ctx, ended: &Ended<'_, impl Fields>, now: Moment, metr
             None => service.count(ended.method, counted),
         }
     }
-    if access.is_on() {
+    if access.is_on() && ctx.is_logged(status, ended.cause.is_some()) {
         write_access_log(ctx, ended, status, took, access);
     }
 }

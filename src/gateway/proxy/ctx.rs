@@ -47,6 +47,8 @@ pub struct Ctx {
     pub explanation: Option<Box<Explanation>>,
     /// How it watches the registry, if it does.
     pub watch: Option<&'static str>,
+    /// A probe of the gateway itself, whose success is no news.
+    pub is_probe: bool,
     /// Counts it for as long as it lives, however it ends.
     in_flight: Option<RequestInFlight>,
 }
@@ -163,6 +165,7 @@ impl Ctx {
             interim: 0,
             explanation: None,
             watch: None,
+            is_probe: false,
             in_flight: Some(in_flight),
         }
     }
@@ -198,6 +201,12 @@ impl Ctx {
         if let Some(attempt) = self.forward.as_mut().and_then(|forward| forward.attempt.as_mut()) {
             attempt.connected(now);
         }
+    }
+
+    /// Whether the access log tells of it: of probes as a rule only when they fail.
+    #[must_use]
+    pub fn is_logged(&self, status: u16, has_failed: bool) -> bool {
+        !self.is_probe || self.rules.settings.logs_probes || has_failed || !(200..300).contains(&status)
     }
 
     /// From now on it waits for changes of the registry, which is no work: it counts as a watcher instead.

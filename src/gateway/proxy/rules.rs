@@ -39,6 +39,8 @@ pub struct Settings {
     pub write_stall: Duration,
     /// How long a client connection may idle between requests.
     pub idle_keepalive: Duration,
+    /// Whether the access log tells of probes that succeeded.
+    pub logs_probes: bool,
     /// Whether plain requests take the express lane; otherwise every request takes the full one.
     pub express: bool,
 }
