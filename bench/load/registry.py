@@ -64,6 +64,7 @@ def calls(gateway, callers, options, report):
             half = callers.ask(f"{call} {seconds} {rate / 2:.0f}")
             rounds[call].append({"rate": rate, "cpu": cpu / full["answered"] * 1e6, "own": own / full["micros"] * 1e6,
                                  "full": full["took"], "half": half["took"]})
+    report.measured("registry", {"calls": list(CALLS), "services": SERVICES}, {}, rounds)
     rows = []
     for call in CALLS:
         results = rounds[call]
@@ -87,6 +88,7 @@ def beside(rig, gateway, callers, options, report):
     rounds = []
     for _ in range(options.rounds):
         rounds.append({name: stretch(gateway, load, callers, call, seconds) for name, call in BESIDE})
+    report.measured("registry", {"proxied_beside": [name for name, _ in BESIDE], "services": SERVICES}, {}, rounds)
     rows = []
     for name, _ in BESIDE:
         results = [results_of[name] for results_of in rounds]
