@@ -198,3 +198,33 @@ pub fn connect_by(peer: &mut HttpPeer, left: Duration) {
     options.connection_timeout = options.connection_timeout.map(|usual| usual.min(left));
     options.total_connection_timeout = options.total_connection_timeout.map(|usual| usual.min(left));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::suite::facts;
+    use vertice_core::endpoint::Endpoint;
+
+    #[test]
+    fn a_service_is_plain_when_all_who_take_traffic_are() {
+        let hung = Hung { metrics: Arc::new(Metrics::new().unwrap()), naming: NamingKey::new(None) };
+        let upstream = |endpoint: &str, protocol: &str| {
+            let mut facts = facts("service-a", "a", 1);
+            facts.endpoint = Endpoint::parse(endpoint).unwrap();
+            facts.metadata.insert("protocol".to_owned(), protocol.to_owned());
+            let x = hung.instance(&facts, &[], &Policy::default());
+            let (facts, addresses, cells) = (Arc::new(facts), Arc::default(), Arc::default());
+            Arc::new(Upstream { facts, addresses, cells, is_draining: false, is_leaving: false, token: 0, x })
+        };
+        let (plain, tls, h2) =
+            (upstream("http://10.0.0.1:80", ""), upstream("https://10.0.0.2", ""), upstream("http://10.0.0.3:80", "H2C"));
+        let name = plain.facts.service.clone();
+        let is_plain = |usable: &[&Arc<Upstream>]| {
+            let usable: Vec<_> = usable.iter().map(|upstream| Arc::clone(upstream)).collect();
+            let before = hung.service(&name, &[], None);
+            hung.service(&name, &usable, Some(&before)).is_plain
+        };
+        assert!(is_plain(&[&plain]) && is_plain(&[&plain, &plain]));
+        assert!(!is_plain(&[&plain, &tls]) && !is_plain(&[&h2, &plain]) && !is_plain(&[&tls]));
+    }
+}

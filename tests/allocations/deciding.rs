@@ -1,9 +1,6 @@
 //! Deciding where a request goes, at 10 000 services.
 
-use super::on_this_thread;
-#[path = "../../bench/micro/world.rs"]
-mod world;
-
+use super::{on_this_thread, world};
 use std::sync::Arc;
 use vertice_core::balance::{Preference, Tried, pick};
 use vertice_core::command::{Command, Policies};

@@ -4,6 +4,9 @@
 
 mod counting;
 mod deciding;
+mod request;
+#[path = "../../bench/micro/world.rs"]
+mod world;
 
 use counting::{CountingAllocator, on_all_threads, on_this_thread};
 
