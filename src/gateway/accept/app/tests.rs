@@ -437,7 +437,8 @@ async fn a_listener_knows_its_port_refuses_a_taken_one_and_closes_on_demand() {
     let (drain, observer) = (Arc::new(Drain::default()), Arc::new(Observer::default()));
     let app = app(AcceptSettings::default(), address, drain.clone(), observer);
     let workers = Workers::start("test", 2).unwrap();
-    let entrance = Entrance { listeners: vec![listener], apps: vec![Arc::new(app); 2] };
+    let app = Arc::new(app);
+    let entrance = Entrance { listeners: vec![listener], apps: vec![app.clone(), app] };
     let mut service = service("test", &workers, vec![entrance], drain.clone());
     let (_keep, shutdown) = tokio::sync::watch::channel(false);
     let accepting = tokio::spawn(async move { service.start_service(None, shutdown, 1).await });
@@ -464,7 +465,8 @@ async fn whoever_waits_to_be_accepted_when_the_listener_closes_is_served() {
     drain.stop_listening();
     let app = app(AcceptSettings::default(), address, drain.clone(), Arc::default());
     let workers = Workers::start("test", 2).unwrap();
-    let entrance = Entrance { listeners: vec![listener], apps: vec![Arc::new(app); 2] };
+    let app = Arc::new(app);
+    let entrance = Entrance { listeners: vec![listener], apps: vec![app.clone(), app] };
     let mut service = service("test", &workers, vec![entrance], drain.clone());
     let (_keep, shutdown) = tokio::sync::watch::channel(false);
     let accepting = tokio::spawn(async move { service.start_service(None, shutdown, 1).await });
@@ -484,7 +486,8 @@ async fn listen(settings: AcceptSettings) -> (Workers, SocketAddr) {
     let drain = Arc::<Drain>::default();
     let app = app(settings, address, drain.clone(), Arc::default());
     let workers = Workers::start("test", 2).unwrap();
-    let entrance = Entrance { listeners: vec![listener], apps: vec![Arc::new(app); 2] };
+    let app = Arc::new(app);
+    let entrance = Entrance { listeners: vec![listener], apps: vec![app.clone(), app] };
     let mut service = service("test", &workers, vec![entrance], drain.clone());
     tokio::spawn(async move {
         let (_keep, shutdown) = tokio::sync::watch::channel(false);
