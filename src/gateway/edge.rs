@@ -392,6 +392,10 @@ impl ProxyHttp for Edge {
         let dropped = upstream_response.headers.keys().filter(|name| hop.drops(name.as_str().as_bytes()));
         let dropped: Vec<HeaderName> = dropped.cloned().collect();
         dropped.iter().for_each(|name| drop(upstream_response.remove_header(name)));
+        if answer::is_interim(upstream_response.status) {
+            // In an answer itself Pingora says what becomes of our connection; here it would pass on what the instance said of its.
+            upstream_response.remove_header(&http::header::CONNECTION);
+        }
         if ctx.explanation.is_some() {
             upstream_response.remove_header(EXPLAIN);
         }
