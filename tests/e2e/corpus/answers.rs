@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-use super::format::{Case, Pool, Step};
+use super::format::{Case, Fate, Pool, Step};
 use super::observed::{Aspect, Message, Observed};
 use super::recorder::{End, Scripted, Seen};
 use super::track::Track;
 use super::{Cut, through_both_lanes};
-use crate::harness::Conn;
+use crate::harness::{Conn, Lane};
 
 /// How many cases there are at least.
 const CASES_MIN: usize = 200;
@@ -18,14 +18,15 @@ fn what_the_client_gets_is_what_the_instance_meant_or_502() {
 }
 
 fn check(track: &Track<'_>, case: &Case, cut: Cut, client: IpAddr) -> Observed {
-    // A connection that nobody has doubts about is in the pool, and the case's request takes it.
-    let before = track.ask("other", None);
+    // A connection that nobody has doubts about is in the pool, and the case's request takes it: each lane has its own.
+    let lane = if case.full > 0 { Lane::Full } else { Lane::Express };
+    let before = track.ask("other", lane, None);
     track.recorder.forget();
     track.recorder.answer_next(scripted(case, cut));
     let mut conn = Conn::open_from(Some(client), track.gateway.gateway).unwrap();
-    let got = track.talk(case, Cut::AsWritten, &mut conn);
+    let got = track.talk(case, Cut::AsWritten, lane, &mut conn);
     let (seen, unexpected) = track.settled(case, client);
-    let after = track.ask("other", None);
+    let after = track.ask("other", lane, None);
     let mut wrong = got.differences(case);
     wrong.extend(before.err().into_iter().chain(after.err()).map(|error| (None, error)));
     wrong.extend(unexpected.map(|text| (Some(Aspect::Instance), text)));
@@ -38,7 +39,8 @@ fn check(track: &Track<'_>, case: &Case, cut: Cut, client: IpAddr) -> Observed {
         // What an instance still gets of a body that it has answered already is chance.
         requests.iter_mut().for_each(Message::forget_body);
     }
-    Observed { answers: got.messages, fate: got.fate, requests, pool: Some(pool), wrong }
+    let ours_full = if lane == Lane::Full { 2 + u32::from(got.fate == Some(Fate::Open)) } else { 0 };
+    Observed { answers: got.messages, fate: got.fate, requests, pool: Some(pool), ours_full, wrong }
 }
 
 /// Whether the connection on which the case's last request came was used again, by those that the runner sent itself.

@@ -69,6 +69,8 @@ pub(super) struct Case {
     pub(super) instance: Vec<Step>,
     /// The instance answers before it has read the request's body.
     pub(super) early: bool,
+    /// How many of the requests take the full lane.
+    pub(super) full: u32,
     /// Not sent byte by byte: too many of them, or the pieces are the case.
     pub(super) whole_only: bool,
 }
@@ -109,6 +111,7 @@ impl Case {
             pool: None,
             instance: Vec::new(),
             early: false,
+            full: 0,
             whole_only: false,
         }
     }
@@ -135,6 +138,9 @@ impl Case {
             "< closed" => self.fate = Some(Fate::Closed),
             "pool: reused" => self.pool = Some(Pool::Reused),
             "pool: dropped" => self.pool = Some(Pool::Dropped),
+            _ if line.starts_with("full: ") => {
+                self.full = line["full: ".len()..].parse().map_err(|_| "not a number of requests".to_owned())?;
+            }
             _ => {
                 let text = line.strip_prefix("< ").ok_or("not a line of a case")?;
                 self.answers.push(answer(text)?);

@@ -49,6 +49,8 @@ pub(super) struct Observed {
     pub(super) fate: Option<Fate>,
     pub(super) requests: Vec<Message>,
     pub(super) pool: Option<Pool>,
+    /// How many requests the runner itself sent through the full lane.
+    pub(super) ours_full: u32,
     /// What of it is not as the case says.
     pub(super) wrong: Vec<(Option<Aspect>, String)>,
 }

@@ -6,7 +6,7 @@ use super::format::Case;
 use super::observed::{Aspect, Message, Observed};
 use super::track::Track;
 use super::{Cut, through_both_lanes};
-use crate::harness::Conn;
+use crate::harness::{Conn, Lane};
 
 /// How many cases there are at least.
 const CASES_MIN: usize = 430;
@@ -20,9 +20,9 @@ fn check(track: &Track<'_>, case: &Case, cut: Cut, client: IpAddr) -> Observed {
     track.recorder.forget();
     // From an address of its own, which the gateway tells the instance: so that what comes late is not another case's.
     let mut conn = Conn::open_from(Some(client), track.gateway.gateway).unwrap();
-    let got = track.talk(case, cut, &mut conn);
+    let got = track.talk(case, cut, Lane::Express, &mut conn);
     // Whatever the gateway made of the bytes, it has made of them before it answers this.
-    let probe = track.ask("afterwards", Some(client));
+    let probe = track.ask("afterwards", Lane::Express, Some(client));
     let mut wrong = got.differences(case);
     wrong.extend(probe.err().map(|error| (None, error)));
     let (seen, unexpected) = track.settled(case, client);
@@ -32,5 +32,5 @@ fn check(track: &Track<'_>, case: &Case, cut: Cut, client: IpAddr) -> Observed {
         wrong.push((None, format!("the instance saw {ours} of the requests that the runner sent itself")));
     }
     let requests = seen.iter().map(|seen| Message::request(seen, track.recorder.addr)).collect();
-    Observed { answers: got.messages, fate: got.fate, requests, pool: None, wrong }
+    Observed { answers: got.messages, fate: got.fate, requests, wrong, ..Observed::default() }
 }

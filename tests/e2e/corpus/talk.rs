@@ -6,7 +6,7 @@ use super::format::{Answer, Case, Fate, Step};
 use super::observed::{Aspect, Message};
 use super::track::Track;
 use super::{Cut, MOMENT, shown};
-use crate::harness::{Conn, PATIENCE, Response, eventually};
+use crate::harness::{Conn, Lane, PATIENCE, Response, eventually};
 
 /// What came back.
 #[derive(Debug, Default)]
@@ -20,8 +20,8 @@ pub(super) struct Got {
 }
 
 impl Track<'_> {
-    /// Has the conversation, and reads everything that comes.
-    pub(super) fn talk(&self, case: &Case, cut: Cut, conn: &mut Conn) -> Got {
+    /// Has the conversation, and reads everything that comes. What the runner itself asks for behind it takes the lane `ours`.
+    pub(super) fn talk(&self, case: &Case, cut: Cut, ours: Lane, conn: &mut Conn) -> Got {
         let mut got = Got::default();
         let mut expected = case.answers.iter();
         for step in &case.steps {
@@ -46,15 +46,15 @@ impl Track<'_> {
             }
         }
         got.fate = Some(match case.fate {
-            Some(Fate::Open) => self.still_open(conn, &mut got.odd),
-            _ => closed(conn, &mut got.odd),
+            Some(Fate::Closed) => closed(conn, &mut got.odd),
+            _ => self.still_open(conn, ours, &mut got.odd),
         });
         got
     }
 
     /// Whether the next request on the connection is understood and answered as what it is.
-    fn still_open(&self, conn: &mut Conn, odd: &mut Option<String>) -> Fate {
-        match conn.try_send(self.our_request("next")).and_then(|()| conn.try_response("GET")) {
+    fn still_open(&self, conn: &mut Conn, ours: Lane, odd: &mut Option<String>) -> Fate {
+        match conn.try_send(self.our_request("next", ours).bytes("x")).and_then(|()| conn.try_response("GET")) {
             Ok(answer) if answer.status == 200 && answer.body == b"/next" => Fate::Open,
             Ok(answer) => {
                 *odd = Some(format!("the next request was answered {} {:?}", answer.status, answer.text()));

@@ -1,13 +1,14 @@
 //! One lane as a runner uses it: a gateway, and an instance of its own behind it.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::format::{Case, Fate, Step, Upstream};
 use super::observed::{Aspect, Observed};
 use super::recorder::{Recorder, Seen};
-use super::{Cut, SERVICE, replaced, shown};
-use crate::harness::{Gateway, Lane, get, now};
+use super::{Cut, Run, SERVICE, replaced, shown};
+use crate::harness::{Gateway, Lane, Request, get, now};
 
 /// How long what the instance saw may differ from what it shall see: what it is sent may still be under way.
 const SETTLED: Duration = Duration::from_secs(5);
@@ -24,13 +25,28 @@ pub(super) struct Track<'a> {
     pub(super) gateway: &'a Gateway,
     pub(super) service: String,
     pub(super) recorder: Recorder,
+    /// How many requests had taken the full lane when last asked.
+    full: AtomicU64,
 }
 
 impl<'a> Track<'a> {
     pub(super) fn start(lane: Lane, gateway: &'a Gateway, service: String) -> Self {
         let recorder = Recorder::start();
         gateway.register_at(&service, &format!("http://{}", recorder.addr));
-        Self { lane, gateway, service, recorder }
+        Self { lane, gateway, service, recorder, full: AtomicU64::new(0) }
+    }
+
+    /// Has a case run, and looks which way it went.
+    pub(super) fn run(&self, case: &Case, cut: Cut, client: IpAddr, run: Run) -> Observed {
+        let mut observed = run(self, case, cut, client);
+        let counted = self.gateway.metrics().full_lane(&self.service) as u64;
+        let took = counted - self.full.swap(counted, Ordering::Relaxed);
+        let expected = u64::from(case.full + observed.ours_full);
+        if self.lane == Lane::Express && took != expected {
+            let text = format!("{took} requests took the full lane instead of {expected}");
+            observed.wrong.push((None, text));
+        }
+        observed
     }
 
     /// What is not as the case says, but for what `is_listed`; nothing when everything is.
@@ -74,14 +90,16 @@ impl<'a> Track<'a> {
         format!("{title}\n{}", steps.iter().map(one).collect::<String>())
     }
 
-    /// The bytes of one of the runner's own requests.
-    pub(super) fn our_request(&self, target: &str) -> String {
-        format!("GET /v2/{}/{target} HTTP/1.1\r\nHost: x\r\n\r\n", self.service)
+    /// One of the runner's own requests, which takes the express lane or, to find connections of the full lane, that one.
+    pub(super) fn our_request(&self, target: &str, lane: Lane) -> Request {
+        let request = get(&format!("/v2/{}/{target}", self.service)).host("x");
+        // A field that has no business in the express lane and goes no further.
+        if lane == Lane::Full { request.header("TE", "trailers") } else { request }
     }
 
     /// Asks on a connection of its own.
-    pub(super) fn ask(&self, target: &str, client: Option<IpAddr>) -> Result<(), String> {
-        let request = get(&format!("/v2/{}/{target}", self.service));
+    pub(super) fn ask(&self, target: &str, lane: Lane, client: Option<IpAddr>) -> Result<(), String> {
+        let request = self.our_request(target, lane);
         let request = client.map_or(request.clone(), |client| request.from(client));
         let answer = request.send(self.gateway.gateway);
         match (answer.status, answer.text()) {

@@ -206,7 +206,11 @@ impl Conn {
             match self.chunk() {
                 Ok(chunk) if chunk.is_empty() => return (body, true),
                 Ok(chunk) => body.extend(chunk),
-                Err(_) => return (body, false),
+                Err(_) => {
+                    // A chunk that has begun is no part of what arrived.
+                    self.buffer.clear();
+                    return (body, false);
+                }
             }
         }
     }
