@@ -25,7 +25,7 @@ use vertice_core::reason::Reason;
 
 use super::connection::{Connection, READ_BYTES};
 use super::crowd::Full;
-use super::drain::{Drain, InFlightGuard};
+use super::drain::Drain;
 use super::express::{ExpressLane, Incoming, Served};
 use super::gate::{Gate, Home};
 use super::head::{Head, HeadLimits, HeadReader, Refusal, Verdict};
@@ -172,11 +172,12 @@ fn idle_end(mut over: ShutdownWatch, patience: Duration) -> IdleEnd {
     })
 }
 
-/// What to do with a connection next.
-enum Turn<'a> {
-    Serve(Head, InFlightGuard<'a>),
-    Refuse(Refusal, InFlightGuard<'a>),
-    Close,
+/// Why there is no request.
+enum NoHead {
+    /// What came is none.
+    Refused(Refusal),
+    /// The client has gone.
+    Gone,
 }
 
 impl<P> AcceptApp<P> {
@@ -236,33 +237,26 @@ impl<P, L> AcceptApp<P, L> {
         &*self.observer
     }
 
-    /// Waits for the next request, until `idle_end`, and reads its head.
-    async fn next_turn(&self, connection: &mut Connection, reader: &mut HeadReader, idle_end: &mut IdleEnd) -> Turn<'_> {
-        if connection.ahead().is_empty() && !self.first_byte(connection, idle_end).await {
-            return Turn::Close;
-        }
-        let in_flight = self.drain.enter();
-        match reader.advance(connection.ahead()) {
-            Verdict::Complete(head) => return Turn::Serve(head, in_flight),
-            Verdict::Refused(refusal) => return Turn::Refuse(refusal, in_flight),
-            Verdict::NeedMore => {}
-        }
-        let deadline = clock::mono().plus(self.settings().head_deadline);
-        connection.deadline().set(deadline);
+    /// Reads the head of a request whose first bytes have come.
+    async fn head(connection: &mut Connection, reader: &mut HeadReader, deadline: Duration) -> Result<Head, NoHead> {
+        let mut has_waited = false;
         loop {
+            match reader.advance(connection.ahead()) {
+                Verdict::Complete(head) => return Ok(head),
+                Verdict::Refused(refusal) => return Err(NoHead::Refused(refusal)),
+                Verdict::NeedMore => {}
+            }
+            if !std::mem::replace(&mut has_waited, true) {
+                connection.deadline().set(clock::mono().plus(deadline));
+            }
             let read = poll_fn(|cx| match connection.poll_read_ahead(cx, READ_BYTES) {
                 Poll::Ready(read) => Poll::Ready(Some(read)),
                 Poll::Pending => connection.deadline().poll(cx).map(|()| None),
             });
             match read.await {
                 Some(Ok(true)) => {}
-                Some(Ok(false) | Err(_)) => return Turn::Close,
-                None => return Turn::Refuse(HEAD_TOO_SLOW, in_flight),
-            }
-            match reader.advance(connection.ahead()) {
-                Verdict::Complete(head) => return Turn::Serve(head, in_flight),
-                Verdict::Refused(refusal) => return Turn::Refuse(refusal, in_flight),
-                Verdict::NeedMore => {}
+                Some(Ok(false) | Err(_)) => return Err(NoHead::Gone),
+                None => return Err(NoHead::Refused(HEAD_TOO_SLOW)),
             }
         }
     }
@@ -270,7 +264,8 @@ impl<P, L> AcceptApp<P, L> {
     /// Waits for the first byte of a request. `false` when the connection is to be closed without a word.
     async fn first_byte(&self, connection: &mut Connection, idle_end: &mut IdleEnd) -> bool {
         let idle = self.settings().idle_keepalive;
-        connection.deadline().set(clock::mono().plus(idle));
+        let since = connection.latest_moment().unwrap_or_else(clock::mono);
+        connection.deadline().set(since.plus(idle));
         poll_fn(|cx| {
             // Bytes that are there already win: a request that crossed our decision to stop is still served.
             if let Poll::Ready(read) = connection.poll_read_ahead(cx, READ_BYTES) {
@@ -330,15 +325,22 @@ impl<P: HttpServerApp + Send + Sync + 'static, L: ExpressLane> AcceptApp<P, L> {
         let mut idle_over = idle_end(self.drain.listening_over_watch(), FIRST_WORD);
         let mut first = true;
         loop {
-            let mut reader = HeadReader::new(self.settings().limits);
-            let (head, _in_flight) = match self.next_turn(&mut connection, &mut reader, &mut idle_over).await {
-                Turn::Serve(head, in_flight) => (head, in_flight),
-                Turn::Refuse(refusal, _in_flight) => return Box::pin(self.refuse(connection, refusal)).await,
-                Turn::Close => return,
+            if connection.ahead().is_empty() && !self.first_byte(&mut connection, &mut idle_over).await {
+                return;
+            }
+            let _in_flight = self.drain.enter();
+            let (limits, deadline, body_pace) = {
+                let settings = self.settings();
+                (settings.limits, settings.head_deadline, settings.body_pace)
+            };
+            let mut reader = HeadReader::new(limits);
+            let head = match Self::head(&mut connection, &mut reader, deadline).await {
+                Ok(head) => head,
+                Err(NoHead::Refused(refusal)) => return Box::pin(self.refuse(connection, refusal)).await,
+                Err(NoHead::Gone) => return,
             };
             left = left.map(|left| left.saturating_sub(1));
             let is_last = left == Some(0) || old_at.is_some_and(|at| Instant::now() >= at);
-            let body_pace = self.settings().body_pace;
             let request = Incoming { head: &head, fields: reader.index(), body_pace, is_last };
             match self.express.serve(&mut connection, request).await {
                 Served::Complete => {}

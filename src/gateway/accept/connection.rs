@@ -17,6 +17,7 @@ use tokio::time::{Sleep, sleep};
 
 use crate::buffers::{Buffer, SMALL_BYTES};
 use crate::deadline::Deadline;
+use vertice_core::time::Moment;
 
 /// One read from the socket.
 pub(super) const READ_BYTES: usize = 4096;
@@ -42,6 +43,8 @@ pub struct Connection {
     /// When a client that has closed its sending side is next looked at.
     next_look: Option<Pin<Box<Sleep>>>,
     deadline: Deadline,
+    /// When it is, as far as somebody has looked since it last waited.
+    latest: Option<Moment>,
 }
 
 /// Who moves the bytes.
@@ -68,7 +71,7 @@ impl Connection {
 
     fn over(io: Io, client: Option<SocketAddr>) -> Self {
         let (ahead, deadline) = (Buffer::default(), Deadline::default());
-        Self { io, client, ahead, used: 0, client_closed: false, next_look: None, deadline }
+        Self { io, client, ahead, used: 0, client_closed: false, next_look: None, deadline, latest: None }
     }
 
     /// The other end.
@@ -109,6 +112,16 @@ impl Connection {
     #[must_use]
     pub const fn is_closed_by_client(&self) -> bool {
         self.client_closed
+    }
+
+    /// The moment it is now: who waits next need not look at the clock.
+    pub const fn note_moment(&mut self, now: Moment) {
+        self.latest = Some(now);
+    }
+
+    /// The moment that was noted, once.
+    pub(super) const fn latest_moment(&mut self) -> Option<Moment> {
+        self.latest.take()
     }
 
     /// The bound on what the connection waits for.

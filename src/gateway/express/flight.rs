@@ -55,6 +55,7 @@ pub(super) enum Attempted {
         is_sending: bool,
         /// So many of the client's bytes were the request.
         used: usize,
+        at: Moment,
     },
     /// Before there was a connection.
     Unconnected(Cause),
@@ -129,11 +130,11 @@ impl<'a> Flight<'a> {
         let is_sending = !upload.is_sent();
         match result {
             Ok(keeps_connection) => {
-                let used = upload.used();
+                let (used, at) = (upload.used(), clock::mono());
                 if keeps_connection && is_clean && !is_sending {
-                    self.release(address, socket);
+                    self.release(address, socket, at);
                 }
-                Attempted::Delivered { is_sending, used }
+                Attempted::Delivered { is_sending, used, at }
             }
             Err(Stop::SetAside) => Attempted::SetAside,
             Err(Stop::Cause(cause)) => {
@@ -310,9 +311,9 @@ impl<'a> Flight<'a> {
     }
 
     /// Gives the connection back for the next request.
-    fn release(&self, address: SocketAddr, socket: TcpStream) {
+    fn release(&self, address: SocketAddr, socket: TcpStream, now: Moment) {
         let Some(forward) = &self.ctx.forward else { return };
-        let until = clock::mono().plus(forward.service.policy.connections.keepalive);
+        let until = now.plus(forward.service.policy.connections.keepalive);
         if !pool::keep(address, socket, until) {
             self.shared.metrics.limit_hit("pooled_connections");
         }
@@ -334,8 +335,8 @@ impl<'a> Flight<'a> {
         (self.body_come(client) as u64) < self.length()
     }
 
-    /// Records how the request ended.
-    pub(super) fn conclude(&mut self, client: &Connection, cause: Option<Cause>) {
+    /// Records how the request ended at `now`.
+    pub(super) fn conclude(&mut self, client: &Connection, cause: Option<Cause>, now: Moment) {
         let request = Request::new(client.ahead(), &self.incoming);
         let ended = Ended {
             method: &self.method,
@@ -346,7 +347,7 @@ impl<'a> Flight<'a> {
             bytes: usize::try_from(self.bytes).unwrap_or(usize::MAX),
             cause,
         };
-        conclude(&mut self.ctx, &ended, clock::mono(), &self.shared.metrics, &self.shared.access);
+        conclude(&mut self.ctx, &ended, now, &self.shared.metrics, &self.shared.access);
     }
 
     fn length(&self) -> u64 {

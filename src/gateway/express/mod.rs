@@ -107,9 +107,10 @@ impl Flight<'_> {
                 tokio::time::sleep(pause).await;
             }
             let (cause, is_sending) = match self.attempt(client).await {
-                Attempted::Delivered { is_sending, used } => {
-                    self.conclude(client, None);
+                Attempted::Delivered { is_sending, used, at } => {
+                    self.conclude(client, None, at);
                     client.consume(used);
+                    client.note_moment(at);
                     return if self.closes { Served::Ended { is_sending } } else { Served::Complete };
                 }
                 Attempted::SetAside => continue,
@@ -141,7 +142,7 @@ impl Flight<'_> {
             let response = fail::response(&mut self.ctx, &failure, &self.shared.metrics);
             self.answer(client, &response).await;
         }
-        self.conclude(client, Some(cause));
+        self.conclude(client, Some(cause), clock::mono());
         Served::Ended { is_sending }
     }
 
@@ -151,7 +152,7 @@ impl Flight<'_> {
         self.closes = is_sending || self.ends_connection();
         let response = fail::response(&mut self.ctx, failure, &self.shared.metrics);
         let is_written = self.answer(client, &response).await;
-        self.conclude(client, None);
+        self.conclude(client, None, clock::mono());
         client.consume(self.incoming.head.head_len + self.body_come(client));
         if self.closes || !is_written { Served::Ended { is_sending } } else { Served::Complete }
     }

@@ -93,8 +93,22 @@ impl<'a, F: Fields> Forwarding<'a, F> {
 }
 
 fn write_address(address: IpAddr, out: &mut Vec<u8>) {
-    // Memory takes whatever is written to it.
-    let _ = write!(out, "{address}");
+    let IpAddr::V4(v4) = address else {
+        // Memory takes whatever is written to it.
+        let _ = write!(out, "{address}");
+        return;
+    };
+    // By hand, because nearly every request has two of them and formatting takes ten times as long.
+    for (at, octet) in v4.octets().into_iter().enumerate() {
+        if at > 0 {
+            out.push(b'.');
+        }
+        for (least, unit) in [(100, 100), (10, 10), (0, 1)] {
+            if octet >= least {
+                out.push(b'0' + octet / unit % 10);
+            }
+        }
+    }
 }
 
 /// Whether a service may take the field for a forwarding field, which we set: spelled with `_` for `-`. CGI and WSGI, which turn
@@ -126,6 +140,15 @@ mod tests {
         let text = written(&client, sent);
         assert_eq!(text, written(&client, &sent.map()));
         text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn addresses_as_they_are_written() {
+        for text in ["0.0.0.0", "1.20.100.255", "10.9.99.109", "2001:db8::1"] {
+            let mut out = Vec::new();
+            write_address(text.parse().unwrap(), &mut out);
+            assert_eq!(out, text.as_bytes());
+        }
     }
 
     #[test]
