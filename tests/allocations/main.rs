@@ -4,6 +4,7 @@
 
 mod counting;
 mod deciding;
+mod express;
 mod request;
 #[path = "../../bench/micro/world.rs"]
 mod world;
