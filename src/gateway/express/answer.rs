@@ -20,27 +20,31 @@ const FIELDS_MAX: usize = 129;
 const HEAD_BYTES_MAX: usize = 80 * 1024;
 
 /// Where the fields of a head that is being read are kept.
-pub(super) type Room<'b> = [MaybeUninit<Header<'b>>; FIELDS_MAX];
+pub type Room<'b> = [MaybeUninit<Header<'b>>; FIELDS_MAX];
 
 /// Room for the fields of a head.
-pub(super) const fn room<'b>() -> Room<'b> {
+pub const fn room<'b>() -> Room<'b> {
     [const { MaybeUninit::uninit() }; FIELDS_MAX]
 }
 
 /// A complete head.
 #[derive(Debug)]
-pub(super) struct AnswerHead<'h, 'b> {
+pub struct AnswerHead<'h, 'b> {
     /// How many bytes it has.
-    pub(super) len: usize,
-    pub(super) status: StatusCode,
-    pub(super) version: Version,
-    pub(super) reason: &'b str,
-    pub(super) fields: Sent<'h, 'b>,
+    pub len: usize,
+    /// What it says of the request.
+    pub status: StatusCode,
+    /// What the instance speaks.
+    pub version: Version,
+    /// The words behind the status.
+    pub reason: &'b str,
+    /// What else it says.
+    pub fields: Sent<'h, 'b>,
 }
 
 /// The fields of an answer. A length beside chunks is none of them.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sent<'h, 'b> {
+pub struct Sent<'h, 'b> {
     headers: &'h [Header<'b>],
     hides_length: bool,
 }
@@ -50,7 +54,7 @@ impl<'h, 'b> AnswerHead<'h, 'b> {
     ///
     /// # Errors
     /// When it cannot become one that is passed on.
-    pub(super) fn read(bytes: &'b [u8], room: &'h mut Room<'b>) -> Result<Option<Self>, Unfit> {
+    pub fn read(bytes: &'b [u8], room: &'h mut Room<'b>) -> Result<Option<Self>, Unfit> {
         let mut parser = ParserConfig::default();
         parser.allow_spaces_after_header_name_in_responses(true);
         parser.allow_obsolete_multiline_headers_in_responses(true);
@@ -72,7 +76,7 @@ impl<'h, 'b> AnswerHead<'h, 'b> {
     }
 
     /// The body of an answer of which `proxy::answer::check` said so, to a request that asked for one or for the head alone.
-    pub(super) fn body(&self, framing: Framing, is_head_request: bool) -> Body {
+    pub fn body(&self, framing: Framing, is_head_request: bool) -> Body {
         let has_none =
             matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || self.status.is_informational();
         match framing {
@@ -85,7 +89,7 @@ impl<'h, 'b> AnswerHead<'h, 'b> {
 
     /// Appends the status line and the fields that are passed on; the lane itself frames the body and says what becomes of the
     /// connection.
-    pub(super) fn write(&self, out: &mut Vec<u8>) {
+    pub fn write(&self, out: &mut Vec<u8>) {
         let code = self.status.as_str();
         out.extend_from_slice(b"HTTP/1.1 ");
         out.extend_from_slice(code.as_bytes());
@@ -112,7 +116,7 @@ impl<'h, 'b> AnswerHead<'h, 'b> {
     }
 
     /// Whether the instance keeps the connection (RFC 9112 §9.3).
-    pub(super) fn keeps_connection(&self) -> bool {
+    pub fn keeps_connection(&self) -> bool {
         let says = |option: &str| {
             let options = self.fields.all("connection").flat_map(|value| value.split(|byte| *byte == b','));
             options.map(<[u8]>::trim_ascii).any(|said| said.eq_ignore_ascii_case(option.as_bytes()))
@@ -140,9 +144,10 @@ fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     }
     out.extend_from_slice(name);
     out.push(b':');
-    for line in value.split(|byte| matches!(byte, b'\r' | b'\n')).filter(|line| !line.is_empty()) {
+    let lines = value.split(|byte| matches!(byte, b'\r' | b'\n')).map(<[u8]>::trim_ascii);
+    for line in lines.filter(|line| !line.is_empty()) {
         out.push(b' ');
-        out.extend_from_slice(line.trim_ascii());
+        out.extend_from_slice(line);
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -207,6 +212,8 @@ mod tests {
         };
         let folded = b"HTTP/1.0 200 Fine\nA : b\r\n  c\r\n\td\nE: f\r\n\r\n";
         assert_eq!(written(folded), "HTTP/1.1 200 Fine\r\nA: b c d\r\nE: f\r\n");
+        let emptily = b"HTTP/1.1 200 OK\r\nA: b\r\n \r\n c\r\n\t\r\n\r\n";
+        assert_eq!(written(emptily), "HTTP/1.1 200 OK\r\nA: b c\r\n");
         let hops =
             b"HTTP/1.1 404 Nowhere\r\nConnection: x\r\nX: 1\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\nY:\r\n\r\n";
         assert_eq!(written(hops), "HTTP/1.1 404 Nowhere\r\nY: \r\n");

@@ -5,7 +5,7 @@ use vertice_core::chunks::{ChunkFraming, MalformedChunk};
 
 /// What is left of an answer's body.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Body {
+pub enum Body {
     /// So many bytes.
     Length(u64),
     /// Chunks; they go on as they are, without extensions and trailers.
@@ -16,7 +16,7 @@ pub(super) enum Body {
 
 /// What of the bytes that came is to be sent on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Piece {
+pub enum Piece {
     /// The first so many as they are.
     AsIs(usize),
     /// What was put together instead, of the first so many.
@@ -25,7 +25,7 @@ pub(super) enum Piece {
 
 impl Piece {
     /// How many bytes of what came belong to the body.
-    pub(super) const fn taken(self) -> usize {
+    pub const fn taken(self) -> usize {
         match self {
             Self::AsIs(bytes) | Self::Rewritten(bytes) => bytes,
         }
@@ -34,10 +34,10 @@ impl Piece {
 
 impl Body {
     /// No body.
-    pub(super) const NONE: Self = Self::Length(0);
+    pub const NONE: Self = Self::Length(0);
 
     /// The whole body has come.
-    pub(super) fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         match self {
             Self::Length(left) => *left == 0,
             Self::Chunked(framing) => framing.is_done(),
@@ -49,7 +49,7 @@ impl Body {
     ///
     /// # Errors
     /// When the chunks are malformed.
-    pub(super) fn pass(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<Piece, MalformedChunk> {
+    pub fn pass(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<Piece, MalformedChunk> {
         match self {
             Self::Length(left) => {
                 let here = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
@@ -71,7 +71,7 @@ impl Body {
     }
 
     /// The instance has closed the connection. Whether that ends the body; what the client needs for it is appended to `out`.
-    pub(super) fn close(&mut self, out: &mut Vec<u8>) -> bool {
+    pub fn close(&mut self, out: &mut Vec<u8>) -> bool {
         let ends = matches!(self, Self::UntilClose);
         if ends {
             out.extend_from_slice(b"0\r\n\r\n");

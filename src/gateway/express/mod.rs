@@ -8,8 +8,8 @@
 //! **Invariant:** between its head and its answer a plain request allocates nothing: buffers and connections are lent by the
 //! worker's thread, and come back.
 
-mod answer;
-mod body;
+pub mod answer;
+pub mod body;
 mod connect;
 mod date;
 mod exchange;
