@@ -61,6 +61,16 @@ fn heads() {
 }
 
 #[test]
+fn plain_requests() {
+    drive("plain", targets::plain::check);
+}
+
+#[test]
+fn answers() {
+    drive("answer", targets::answer::check);
+}
+
+#[test]
 fn chunks() {
     drive("chunks", targets::chunks::check);
 }

@@ -1,8 +1,10 @@
 //! The targets: `check` panics when a property does not hold. They are also compiled into the libFuzzer wrapper.
 
+pub(crate) mod answer;
 pub(crate) mod chunks;
 pub(crate) mod forwarded;
 pub(crate) mod head;
+pub(crate) mod plain;
 pub(crate) mod registry;
 pub(crate) mod target;
 
@@ -19,4 +21,24 @@ pub(crate) fn cuts(bytes: &[u8]) -> Vec<usize> {
     }
     cuts.push(bytes.len());
     cuts
+}
+
+/// Runs what Pingora does over a stream in memory.
+pub(crate) fn block_on(future: impl Future<Output = ()>) {
+    thread_local! {
+        static RUNTIME: tokio::runtime::Runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    }
+    RUNTIME.with(|runtime| runtime.block_on(future));
+}
+
+/// Fields by their name in lower case; those of one name in their order.
+pub(crate) fn by_name<'a>(fields: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut fields: Vec<_> = fields.map(|(name, value)| (name.to_ascii_lowercase(), value.to_vec())).collect();
+    fields.sort_by(|(one, _), (other, _)| one.cmp(other));
+    fields
+}
+
+/// Fields as names and values.
+pub(crate) fn pairs(fields: &http::HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
+    fields.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
 }
