@@ -1,6 +1,6 @@
 //! A connection to an instance.
 
-use super::pool;
+use super::pool::{self, Upstream};
 use crate::proxy::cause::Cause;
 use pingora::protocols::l4::ext::get_tcp_info;
 use std::io::{self, ErrorKind};
@@ -16,11 +16,11 @@ const ESTABLISHED: u8 = 1;
 
 /// One that waits for a request. A request that `is_sent_once` asks the kernel whether the instance has closed it, or may at any
 /// moment because it was idle for as long as it may be kept: what we know of both may be late on a busy machine.
-pub(super) fn pooled(address: SocketAddr, now: Moment, is_sent_once: bool, keepalive: Duration) -> Option<TcpStream> {
+pub(super) fn pooled(address: SocketAddr, now: Moment, is_sent_once: bool, keepalive: Duration) -> Option<Upstream> {
     loop {
-        let socket = pool::take(address, now)?;
-        if !is_sent_once || !is_spent(&socket, keepalive) {
-            return Some(socket);
+        let upstream = pool::take(address, now)?;
+        if !is_sent_once || !is_spent(&upstream.socket, keepalive) {
+            return Some(upstream);
         }
     }
 }
@@ -36,14 +36,14 @@ fn is_spent(socket: &TcpStream, keepalive: Duration) -> bool {
 ///
 /// # Errors
 /// Why there is none.
-pub(super) async fn fresh(address: SocketAddr, within: Duration) -> Result<TcpStream, Cause> {
+pub(super) async fn fresh(address: SocketAddr, within: Duration) -> Result<Upstream, Cause> {
     let socket = match timeout(within, TcpStream::connect(address)).await {
         Err(_) => return Err(Cause::ConnectTimedOut),
         Ok(Err(error)) => return Err(why(&error)),
         Ok(Ok(socket)) => socket,
     };
     socket.set_nodelay(true).map_err(|_| Cause::NoConnection)?;
-    Ok(socket)
+    Ok(Upstream { socket, says_much: false })
 }
 
 fn why(error: &io::Error) -> Cause {

@@ -4,16 +4,16 @@
 //! bound it sets; both directions go on while one of them waits, so that an instance may answer before it has read everything,
 //! and a client may send on while it is answered.
 
+use super::pool::Upstream;
 use super::upload::{Side, Upload};
 use crate::accept::Connection;
-use crate::buffers::Buffer;
+use crate::buffers::{Buffer, LARGE_BYTES};
 use crate::clock;
 use crate::proxy::cause::Cause;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use vertice_core::time::Moment;
 
 /// How long is waited for what.
@@ -37,7 +37,7 @@ pub(super) struct Bounds {
 #[derive(Debug)]
 pub(super) struct Exchange<'a> {
     client: &'a mut Connection,
-    socket: &'a mut TcpStream,
+    upstream: &'a mut Upstream,
     upload: Upload,
     bounds: Bounds,
     /// When the whole request had been handed over.
@@ -58,10 +58,10 @@ pub(super) struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    pub(super) fn new(client: &'a mut Connection, socket: &'a mut TcpStream, upload: Upload, bounds: Bounds) -> Self {
+    pub(super) fn new(client: &'a mut Connection, upstream: &'a mut Upstream, upload: Upload, bounds: Bounds) -> Self {
         Self {
             client,
-            socket,
+            upstream,
             upload,
             bounds,
             sent: None,
@@ -116,7 +116,8 @@ impl<'a> Exchange<'a> {
 
     /// Later bytes of the answer are many: they come in larger pieces.
     pub(super) fn widen(&mut self) {
-        if self.come().is_empty() {
+        self.upstream.says_much = true;
+        if self.come().is_empty() && self.come.capacity() < LARGE_BYTES {
             (self.come, self.used) = (Buffer::large(), 0);
         }
     }
@@ -186,7 +187,7 @@ impl<'a> Exchange<'a> {
     /// Sends as much of the request as can be sent now.
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Cause> {
         while !self.upload.is_over() {
-            match self.upload.poll(self.client, self.socket, cx) {
+            match self.upload.poll(self.client, &mut self.upstream.socket, cx) {
                 Poll::Ready(moved) => moved?,
                 Poll::Pending => return Ok(()),
             }
@@ -202,15 +203,15 @@ impl<'a> Exchange<'a> {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
         if !self.come.is_lent() {
             // Who waits holds no buffer.
-            ready!(self.socket.poll_read_ready(cx))?;
-            self.come = Buffer::small();
+            ready!(self.upstream.socket.poll_read_ready(cx))?;
+            self.come = if self.upstream.says_much { Buffer::large() } else { Buffer::small() };
         } else if self.used == self.come.len() {
             self.come.clear();
             self.used = 0;
         } else if self.come.len() == self.come.capacity() {
             self.come.reserve(crate::buffers::SMALL_BYTES);
         }
-        pin!(self.socket.read_buf(&mut *self.come)).poll(cx)
+        pin!(self.upstream.socket.read_buf(&mut *self.come)).poll(cx)
     }
 
     /// Ready when nothing has moved for so long, or everything takes too long.

@@ -5,7 +5,7 @@ use super::body::{Body, Piece};
 use super::connect;
 use super::date::date;
 use super::exchange::{Bounds, Exchange};
-use super::pool;
+use super::pool::{self, Upstream};
 use super::request::Request;
 use super::upload::Upload;
 use crate::accept::{BodyLength, Connection, Incoming};
@@ -22,7 +22,6 @@ use http::{Method, StatusCode, Version};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use vertice_core::retry::Failed;
 use vertice_core::time::Moment;
 
@@ -115,16 +114,16 @@ impl<'a> Flight<'a> {
             clock::mono()
         };
         let Some((address, wants_fresh)) = self.begin(begun) else { return Attempted::Unconnected(Cause::Internal) };
-        let (mut socket, is_reused) = match self.waiting(address, wants_fresh, begun) {
-            Some(socket) => (socket, true),
+        let (mut upstream, is_reused) = match self.waiting(address, wants_fresh, begun) {
+            Some(upstream) => (upstream, true),
             None => match self.connect(address, begun).await {
-                Ok(socket) => (socket, false),
+                Ok(upstream) => (upstream, false),
                 Err(cause) => return Attempted::Unconnected(cause),
             },
         };
         self.ctx.connected(is_reused, if is_reused { begun } else { clock::mono() });
         let upload = Upload::new(self.head_for_instance(client), client, &self.incoming);
-        let mut exchange = Exchange::new(client, &mut socket, upload, self.bounds());
+        let mut exchange = Exchange::new(client, &mut upstream, upload, self.bounds());
         let result = self.converse(&mut exchange).await;
         let (upload, is_clean) = (exchange.upload(), exchange.come().is_empty());
         let is_sending = !upload.is_sent();
@@ -132,7 +131,8 @@ impl<'a> Flight<'a> {
             Ok(keeps_connection) => {
                 let (used, at) = (upload.used(), clock::mono());
                 if keeps_connection && is_clean && !is_sending {
-                    self.release(address, socket, at);
+                    upstream.says_much &= self.bytes > MANY_BYTES;
+                    self.release(address, upstream, at);
                 }
                 Attempted::Delivered { is_sending, used, at }
             }
@@ -160,14 +160,14 @@ impl<'a> Flight<'a> {
     }
 
     /// A connection that waits for a request.
-    fn waiting(&self, address: SocketAddr, wants_fresh: bool, now: Moment) -> Option<TcpStream> {
+    fn waiting(&self, address: SocketAddr, wants_fresh: bool, now: Moment) -> Option<Upstream> {
         let forward = self.ctx.forward.as_ref().filter(|_| !wants_fresh)?;
         let is_sent_once = !self.method.is_idempotent() || self.length() > 0;
         connect::pooled(address, now, is_sent_once, forward.service.policy.connections.keepalive)
     }
 
     /// A new connection.
-    async fn connect(&self, address: SocketAddr, now: Moment) -> Result<TcpStream, Cause> {
+    async fn connect(&self, address: SocketAddr, now: Moment) -> Result<Upstream, Cause> {
         let Some(forward) = &self.ctx.forward else { return Err(Cause::Internal) };
         let left = forward.end.since(now).max(Duration::from_millis(1));
         connect::fresh(address, forward.timeouts.connect.min(left)).await
@@ -311,10 +311,10 @@ impl<'a> Flight<'a> {
     }
 
     /// Gives the connection back for the next request.
-    fn release(&self, address: SocketAddr, socket: TcpStream, now: Moment) {
+    fn release(&self, address: SocketAddr, upstream: Upstream, now: Moment) {
         let Some(forward) = &self.ctx.forward else { return };
         let until = now.plus(forward.service.policy.connections.keepalive);
-        if !pool::keep(address, socket, until) {
+        if !pool::keep(address, upstream, until) {
             self.shared.metrics.limit_hit("pooled_connections");
         }
     }

@@ -34,23 +34,31 @@ struct Pool {
     is_swept: bool,
 }
 
+/// A connection to an instance.
+#[derive(Debug)]
+pub(super) struct Upstream {
+    pub(super) socket: TcpStream,
+    /// The latest answer over it was a large one: so may be the next.
+    pub(super) says_much: bool,
+}
+
 #[derive(Debug)]
 struct Waiting {
-    socket: TcpStream,
+    upstream: Upstream,
     until: Moment,
 }
 
 /// A connection to that address which may be used, as far as is known without asking the kernel.
 #[must_use]
-pub(super) fn take(address: SocketAddr, now: Moment) -> Option<TcpStream> {
+pub(super) fn take(address: SocketAddr, now: Moment) -> Option<Upstream> {
     POOL.with(|pool| pool.borrow_mut().take(address, now))
 }
 
 /// Keeps a connection until then. `false` when there are too many: it is closed.
-pub(super) fn keep(address: SocketAddr, socket: TcpStream, until: Moment) -> bool {
+pub(super) fn keep(address: SocketAddr, upstream: Upstream, until: Moment) -> bool {
     let (is_kept, wants_sweeper) = POOL.with(|pool| {
         let mut pool = pool.borrow_mut();
-        let is_kept = pool.keep(address, Waiting { socket, until });
+        let is_kept = pool.keep(address, Waiting { upstream, until });
         (is_kept, is_kept && !std::mem::replace(&mut pool.is_swept, true))
     });
     if wants_sweeper {
@@ -70,12 +78,12 @@ async fn sweep() {
 }
 
 impl Pool {
-    fn take(&mut self, address: SocketAddr, now: Moment) -> Option<TcpStream> {
+    fn take(&mut self, address: SocketAddr, now: Moment) -> Option<Upstream> {
         let waiting = self.waiting.get_mut(&address)?;
         while let Some(last) = waiting.pop() {
             self.count -= 1;
             if last.is_usable(now) {
-                return Some(last.socket);
+                return Some(last.upstream);
             }
         }
         None
@@ -107,7 +115,8 @@ impl Waiting {
     /// Whether its time is not over, and nothing came: whatever an instance sends now is no answer. Where nothing has happened,
     /// this asks the runtime alone and not the kernel.
     fn is_usable(&self, now: Moment) -> bool {
-        now < self.until && self.socket.try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        now < self.until
+            && self.upstream.socket.try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 
@@ -125,7 +134,7 @@ mod tests {
     }
 
     fn waiting(socket: TcpStream, until: u64) -> Waiting {
-        Waiting { socket, until: Moment::from_millis(until) }
+        Waiting { upstream: Upstream { socket, says_much: false }, until: Moment::from_millis(until) }
     }
 
     #[tokio::test]
@@ -136,7 +145,7 @@ mod tests {
         let mut pool = Pool::default();
         assert!(pool.keep(address, waiting(first, 100)) && pool.keep(address, waiting(second, 200)));
         assert!(pool.take("127.0.0.1:1".parse().unwrap(), Moment::ZERO).is_none());
-        assert_eq!(pool.take(address, Moment::from_millis(50)).unwrap().local_addr().unwrap(), last);
+        assert_eq!(pool.take(address, Moment::from_millis(50)).unwrap().socket.local_addr().unwrap(), last);
         assert!(pool.take(address, Moment::from_millis(100)).is_none());
         assert_eq!(pool.count, 0);
     }
