@@ -150,6 +150,7 @@ impl Connection {
     /// # Errors
     /// When the connection is broken.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>, bytes_max: usize) -> Poll<io::Result<usize>> {
+        self.let_go_of_used(bytes_max.min(READ_BYTES));
         let mut ahead = std::mem::take(&mut self.ahead);
         let read = self.poll_read_into(cx, &mut ahead, bytes_max);
         self.ahead = ahead;
@@ -298,11 +299,18 @@ impl Connection {
     fn append(&mut self, bytes: &[u8]) {
         if !self.ahead.is_lent() {
             self.ahead = Buffer::small();
-        } else if self.used > 0 && self.ahead.len() + bytes.len() > self.ahead.capacity() {
+        }
+        self.let_go_of_used(bytes.len());
+        self.ahead.extend_from_slice(bytes);
+    }
+
+    /// What has been used makes room for so many bytes, before the buffer grows for them: of a client that always has something
+    /// ahead, it would never shrink again.
+    fn let_go_of_used(&mut self, bytes: usize) {
+        if self.used > 0 && self.ahead.len() + bytes > self.ahead.capacity() {
             self.ahead.drain(..self.used);
             self.used = 0;
         }
-        self.ahead.extend_from_slice(bytes);
     }
 }
 
@@ -316,4 +324,38 @@ pub(super) fn pingora_stream(socket: TcpStream) -> Stream {
 
 fn client_of(stream: &Stream) -> Option<SocketAddr> {
     stream.get_socket_digest()?.peer_addr()?.as_inet().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn connection() -> (Connection, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (Connection::accepted(listener.accept().await.unwrap().0), client)
+    }
+
+    #[tokio::test]
+    async fn a_client_that_always_has_something_ahead_takes_no_more_room_for_it() {
+        const BODY: usize = 12 * 1024;
+        let (mut connection, mut client) = connection().await;
+        for _ in 0..200 {
+            client.write_all(&[b'x'; BODY + 1]).await.unwrap();
+            let mut body = BODY;
+            while body > 0 {
+                body -= poll_fn(|cx| connection.poll_fill(cx, body)).await.unwrap();
+            }
+            // The next request has begun before this one is over.
+            assert!(poll_fn(|cx| connection.poll_read_ahead(cx, 1)).await.unwrap());
+            connection.consume(BODY);
+            assert_eq!(connection.ahead().len() % BODY, connection.ahead().len());
+        }
+        assert!(connection.ahead.capacity() <= 4 * BODY, "{} bytes", connection.ahead.capacity());
+    }
 }
