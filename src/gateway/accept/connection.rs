@@ -189,13 +189,15 @@ impl Connection {
     }
 
     /// Nothing more is wanted of the client for now: takes later requests in until it has gone. `half_close` tells whether one
-    /// that has closed its sending side has not. An error or `Ok` both mean that it has gone.
+    /// that has closed its sending side has not. The first `own` bytes of [`Self::ahead`] are those of the request under way. An
+    /// error or `Ok` both mean that it has gone.
     ///
     /// # Errors
     /// When the connection is broken.
-    pub fn poll_gone(&mut self, cx: &mut Context<'_>, half_close: bool) -> Poll<io::Result<()>> {
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>, half_close: bool, own: usize) -> Poll<io::Result<()>> {
         while !self.client_closed {
-            let room = AHEAD_BYTES_MAX.saturating_sub(self.ahead().len());
+            let later = self.ahead().len().saturating_sub(own);
+            let room = AHEAD_BYTES_MAX.saturating_sub(later);
             if room == 0 {
                 // Its end could only be read behind what it has sent.
                 return self.poll_reset(cx);
@@ -357,5 +359,19 @@ mod tests {
             assert_eq!(connection.ahead().len() % BODY, connection.ahead().len());
         }
         assert!(connection.ahead.capacity() <= 4 * BODY, "{} bytes", connection.ahead.capacity());
+    }
+
+    #[tokio::test]
+    async fn a_client_has_gone_however_large_the_request_that_is_under_way() {
+        let (mut connection, mut client) = connection().await;
+        let own = 3 * AHEAD_BYTES_MAX;
+        client.write_all(&vec![b'x'; own + 1]).await.unwrap();
+        while connection.ahead().len() < own {
+            let left = own - connection.ahead().len();
+            poll_fn(|cx| connection.poll_fill(cx, left)).await.unwrap();
+        }
+        drop(client);
+        poll_fn(|cx| connection.poll_gone(cx, false, own)).await.unwrap();
+        assert_eq!(connection.ahead().len(), own + 1, "what it asked for next was taken in first");
     }
 }

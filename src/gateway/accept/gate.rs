@@ -157,7 +157,7 @@ impl Gate {
     /// Nothing may pass: takes later requests in until the client closes.
     fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let half_close = self.leash.allows_half_close();
-        self.connection()?.poll_gone(cx, half_close)
+        self.connection()?.poll_gone(cx, half_close, 0)
     }
 
     /// Looks at what the client is sent while a handshake is under way. Each head comes in a write of its own.

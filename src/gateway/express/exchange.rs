@@ -139,7 +139,7 @@ impl<'a> Exchange<'a> {
             self.has_come |= matches!(read, Ok(1..));
             return Poll::Ready(read.map_err(|_| Cause::Reset));
         }
-        if self.upload.is_over() && self.client.poll_gone(cx, false).is_ready() {
+        if self.upload.is_over() && self.client.poll_gone(cx, false, self.upload.used()).is_ready() {
             return Poll::Ready(Err(Cause::ClientGone));
         }
         let (patience, cause) = match (self.upload.is_over(), self.upload.waits_for()) {
