@@ -52,6 +52,10 @@ const IMPORTERS: &[(&str, &[&str], &str)] = &[
 const ARROWS: &[(&str, &[&str])] = &[
     ("src/gateway/proxy/", &["crate::registrar", "crate::store", "crate::config", "crate::control", "vertice_api"]),
     ("src/gateway/control/", &["crate::proxy", "crate::edge", "crate::accept", "crate::express", "pingora"]),
+    (
+        "src/gateway/express/",
+        &["crate::edge", "crate::control", "crate::registrar", "crate::store", "crate::config", "vertice_api"],
+    ),
     ("src/gateway/", &["crate::server"]),
     (
         "src/gateway/cli/",

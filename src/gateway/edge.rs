@@ -12,12 +12,12 @@ mod pooled;
 mod sink;
 mod spectator;
 
-use crate::accept::Drain;
 use crate::clock;
-use crate::control::{Control, Role, TOKEN_FIELDS};
+use crate::control::{Role, TOKEN_FIELDS};
+use crate::lanes::Shared;
 use crate::leash::Leash;
 use crate::proxy::admit::{self, Asked, Way};
-use crate::proxy::again::{Again, pause};
+use crate::proxy::again::pause;
 use crate::proxy::answer::{self, Framing};
 use crate::proxy::attempt::Attempt;
 use crate::proxy::ctx::{Ctx, Forward};
@@ -26,14 +26,9 @@ use crate::proxy::fail::Failure;
 use crate::proxy::headers::{self, HopByHop};
 use crate::proxy::outgoing::Outgoing;
 use crate::proxy::rules::Rules;
-use crate::proxy::watch::{Watch, Watchdog};
+use crate::proxy::watch::Watch;
 use crate::random::random;
-use crate::rates::Rates;
-use crate::resolve::Resolver;
-use crate::telemetry::access::AccessLog;
-use crate::telemetry::metrics::Metrics;
-use crate::upstream::{self, Table};
-use arc_swap::ArcSwap;
+use crate::upstream;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::HeaderName;
@@ -51,36 +46,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use vertice_core::decimal::decimal;
 use vertice_core::reason::Reason;
-
-/// Shared by the listeners' proxies.
-pub struct Shared {
-    /// The rules of requests that begin now. Each request loads them once.
-    pub rules: ArcSwap<Rules>,
-    /// Local endpoints, by the rules of now.
-    pub control: ArcSwap<Control>,
-    /// The routing table.
-    pub table: Arc<Table>,
-    /// Names of instances, which are looked up again when one cannot be reached.
-    pub resolver: Arc<Resolver>,
-    /// The rate limits in force, whatever rules name them.
-    pub rates: Arc<Rates>,
-    /// Watches over silent instances.
-    pub watchdog: Arc<Watchdog>,
-    /// Whether the process is on its way out.
-    pub drain: Arc<Drain>,
-    /// Metrics.
-    pub metrics: Arc<Metrics>,
-    /// Access log.
-    pub access: AccessLog,
-}
-
-impl Shared {
-    /// What another attempt is decided with.
-    #[must_use]
-    pub fn again(&self) -> Again<'_> {
-        Again { table: &self.table, resolver: &self.resolver, metrics: &self.metrics }
-    }
-}
 
 /// One listener's proxy.
 pub struct Edge {

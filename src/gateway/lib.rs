@@ -17,6 +17,7 @@ pub mod descriptors;
 pub mod edge;
 pub mod express;
 pub mod held;
+pub mod lanes;
 pub mod leash;
 pub mod listeners;
 pub mod noticeboard;

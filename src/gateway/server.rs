@@ -12,9 +12,10 @@ use crate::clock;
 use crate::config::{AccessLog as AccessSetting, Config, FileWatch, Secret, Source, StoreKind, TlsSettings, Token};
 use crate::control::{Access, Control, HealthCache, Quotas, Renderings, Role, Settings, TokenCheck, paths_on_gateway};
 use crate::descriptors;
-use crate::edge::{Edge, Observer, Shared};
+use crate::edge::{Edge, Observer};
 use crate::express::Express;
 use crate::held::HeldProbes;
+use crate::lanes::Shared;
 use crate::listeners::{Addresses, Doors, Listeners};
 use crate::noticeboard::NoticeBoard;
 use crate::outliers::Outliers;
@@ -439,7 +440,7 @@ fn accept_apps(
     let proxy = || Arc::new(http_proxy(conf, Edge::new(shared.clone(), role)));
     let observer = Observer { metrics: shared.metrics.clone(), access: shared.access.clone() };
     let app = AcceptApp::new(proxy(), accept_settings(config, role), drain.clone(), Arc::new(observer));
-    let app = app.with_express(Arc::new(Express::new(shared.clone(), role)));
+    let app = app.with_express(Arc::new(Express::new(shared.clone(), role == Role::Gateway)));
     (1..workers).map(|_| app.in_front_of(proxy())).chain([app.clone()]).collect()
 }
 

@@ -1,8 +1,8 @@
 //! How requests end: Pingora's errors in words of the rules.
 
-use super::Shared;
 use crate::accept::{is_cut, is_malformed_body, is_slow_body};
 use crate::clock;
+use crate::lanes::Shared;
 use crate::proxy::attempt::Attempt;
 use crate::proxy::cause::Cause;
 use crate::proxy::conclude::{self, Ended};

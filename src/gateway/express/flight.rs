@@ -11,7 +11,7 @@ use super::upload::Upload;
 use crate::accept::{BodyLength, Connection, Incoming};
 use crate::buffers::Buffer;
 use crate::clock;
-use crate::edge::Shared;
+use crate::lanes::Shared;
 use crate::proxy::again::{Lost, Point};
 use crate::proxy::answer::{Unfit, add, check, is_interim};
 use crate::proxy::cause::Cause;

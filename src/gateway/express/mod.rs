@@ -20,8 +20,7 @@ mod upload;
 
 use crate::accept::{Connection, ExpressLane, Incoming, Served};
 use crate::clock;
-use crate::control::Role;
-use crate::edge::Shared;
+use crate::lanes::Shared;
 use crate::problem;
 use crate::proxy::admit::{self, Asked};
 use crate::proxy::again::pause;
@@ -39,22 +38,22 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
-/// One listener's express lane.
+/// See the module.
 pub struct Express {
     shared: Arc<Shared>,
-    role: Role,
+    is_open: bool,
 }
 
 impl Express {
-    /// A lane for the listeners of that role.
+    /// A lane for listeners from which services can be reached; for others it is never open.
     #[must_use]
-    pub const fn new(shared: Arc<Shared>, role: Role) -> Self {
-        Self { shared, role }
+    pub const fn new(shared: Arc<Shared>, is_open: bool) -> Self {
+        Self { shared, is_open }
     }
 
     /// Takes the request in, if it is plain; with what it is refused, if it is.
     fn admit<'a>(&'a self, client: &Connection, incoming: Incoming<'a>) -> Option<(Flight<'a>, Option<Failure>)> {
-        if self.role != Role::Gateway || !incoming.head.is_plain || !incoming.fields.is_complete() {
+        if !self.is_open || !incoming.head.is_plain || !incoming.fields.is_complete() {
             return None;
         }
         let rules = self.shared.rules.load();
@@ -95,7 +94,7 @@ impl ExpressLane for Express {
 
 impl std::fmt::Debug for Express {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Express").field("role", &self.role).finish_non_exhaustive()
+        f.debug_struct("Express").field("is_open", &self.is_open).finish_non_exhaustive()
     }
 }
 

@@ -9,7 +9,7 @@ use crate::accept::{AcceptSettings, Drain};
 use crate::clock;
 use crate::config::{Config, ConfigErrors, FileWatch, Revision, Source};
 use crate::control::{Control, Role, paths_on_gateway};
-use crate::edge::Shared;
+use crate::lanes::Shared;
 use crate::proxy::admit::{OwnPaths, Routing};
 use crate::proxy::overload::Process;
 use crate::proxy::rules::Rules;
