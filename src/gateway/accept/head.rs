@@ -121,6 +121,15 @@ impl Head {
         head.get(self.head_start..self.target.start.saturating_sub(1)).unwrap_or_default()
     }
 
+    /// The length that it gives its body, if it does.
+    #[must_use]
+    pub const fn length(&self) -> Option<u64> {
+        match self.body {
+            BodyLength::Length(length) => Some(length),
+            BodyLength::None | BodyLength::Chunked => None,
+        }
+    }
+
     /// The request line's target in origin-form when the client sent another form, so that everything behind the accept app
     /// routes on one form only.
     #[must_use]

@@ -26,7 +26,7 @@ pub use connection::Connection;
 pub use drain::{Drain, DrainSignal, DrainTimes};
 pub use express::{ExpressLane, Incoming, Served};
 pub use gate::{is_cut, is_malformed_body};
-pub use head::{BodyLength, FieldIndex, Head, HeadLimits, Refusal};
+pub use head::{FieldIndex, Head, HeadLimits, Refusal};
 pub use http2::Http2Limits;
 pub use listener::{BindError, BoundListener};
 pub use pacing::{Pacing, is_slow_body};

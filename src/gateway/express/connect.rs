@@ -2,6 +2,7 @@
 
 use super::pool::{self, Upstream};
 use crate::proxy::cause::Cause;
+use crate::proxy::pooled;
 use pingora::protocols::l4::ext::get_tcp_info;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -11,12 +12,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use vertice_core::time::Moment;
 
-/// The kernel's number for a connection that neither side has closed.
-const ESTABLISHED: u8 = 1;
-
-/// One that waits for a request. A request that `is_sent_once` asks the kernel whether the instance has closed it, or may at any
-/// moment because it was idle for as long as it may be kept: what we know of both may be late on a busy machine.
-pub(super) fn pooled(address: SocketAddr, now: Moment, is_sent_once: bool, keepalive: Duration) -> Option<Upstream> {
+/// One that waits for a request; for one that `is_sent_once` the kernel is asked about it (see [`crate::proxy::pooled`]).
+pub(super) fn waiting(address: SocketAddr, now: Moment, is_sent_once: bool, keepalive: Duration) -> Option<Upstream> {
     loop {
         let upstream = pool::take(address, now)?;
         if !is_sent_once || !is_spent(&upstream.socket, keepalive) {
@@ -26,10 +23,8 @@ pub(super) fn pooled(address: SocketAddr, now: Moment, is_sent_once: bool, keepa
 }
 
 fn is_spent(socket: &TcpStream, keepalive: Duration) -> bool {
-    get_tcp_info(socket.as_raw_fd()).is_ok_and(|info| {
-        let idle = Duration::from_millis(u64::from(info.tcpi_last_data_recv));
-        info.tcpi_state > ESTABLISHED || idle >= keepalive
-    })
+    let info = get_tcp_info(socket.as_raw_fd());
+    info.is_ok_and(|info| pooled::is_spent(info.tcpi_state, info.tcpi_last_data_recv, Some(keepalive)))
 }
 
 /// A new one.

@@ -8,7 +8,7 @@ use super::exchange::{Bounds, Exchange};
 use super::pool::{self, Upstream};
 use super::request::Request;
 use super::upload::Upload;
-use crate::accept::{BodyLength, Connection, Incoming};
+use crate::accept::{Connection, Incoming};
 use crate::buffers::Buffer;
 use crate::clock;
 use crate::lanes::Shared;
@@ -18,6 +18,7 @@ use crate::proxy::cause::Cause;
 use crate::proxy::conclude::{Ended, conclude};
 use crate::proxy::ctx::Ctx;
 use crate::proxy::outgoing::Outgoing;
+use crate::proxy::pooled::is_sent_once;
 use http::{Method, StatusCode, Version};
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -162,8 +163,8 @@ impl<'a> Flight<'a> {
     /// A connection that waits for a request.
     fn waiting(&self, address: SocketAddr, wants_fresh: bool, now: Moment) -> Option<Upstream> {
         let forward = self.ctx.forward.as_ref().filter(|_| !wants_fresh)?;
-        let is_sent_once = !self.method.is_idempotent() || self.length() > 0;
-        connect::pooled(address, now, is_sent_once, forward.service.policy.connections.keepalive)
+        let is_sent_once = is_sent_once(&self.method, self.length() > 0);
+        connect::waiting(address, now, is_sent_once, forward.service.policy.connections.keepalive)
     }
 
     /// A new connection.
@@ -351,6 +352,6 @@ impl<'a> Flight<'a> {
     }
 
     fn length(&self) -> u64 {
-        if let BodyLength::Length(length) = self.incoming.head.body { length } else { 0 }
+        self.incoming.head.length().unwrap_or(0)
     }
 }

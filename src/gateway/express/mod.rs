@@ -74,7 +74,7 @@ impl Express {
         let rules = arc_swap::Guard::into_inner(rules);
         let mut ctx = Ctx::new(clock::mono(), rules, self.shared.metrics.request_starts());
         ctx.identify(client.client().map(|peer| peer.ip()), fields);
-        let refused = admit::admit(&mut ctx, plan, fields, request.length(), &self.shared.metrics).err();
+        let refused = admit::admit(&mut ctx, plan, fields, incoming.head.length(), &self.shared.metrics).err();
         if let Some(forward) = &mut ctx.forward {
             forward.is_plain = true;
         }

@@ -1,6 +1,6 @@
 //! A request where it was read: its head, and where in it what stands.
 
-use crate::accept::{BodyLength, FieldIndex, Head, Incoming};
+use crate::accept::{FieldIndex, Head, Incoming};
 use crate::proxy::fields::Fields;
 use crate::proxy::outgoing::Outgoing;
 
@@ -52,14 +52,6 @@ impl<'a> Request<'a> {
         }
         outgoing.write(out);
         out.extend_from_slice(b"\r\n");
-    }
-
-    /// The length that it gives its body.
-    pub(super) const fn length(&self) -> Option<u64> {
-        match self.head.body {
-            BodyLength::Length(length) => Some(length),
-            BodyLength::None | BodyLength::Chunked => None,
-        }
     }
 }
 

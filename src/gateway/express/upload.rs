@@ -1,6 +1,6 @@
 //! A request on its way to an instance.
 
-use crate::accept::{BodyLength, Connection, Incoming, Pacing};
+use crate::accept::{Connection, Incoming, Pacing};
 use crate::buffers::Buffer;
 use crate::proxy::cause::Cause;
 use std::io::{self, IoSlice};
@@ -54,7 +54,7 @@ impl Upload {
     /// The `head` as it was written for the instance, and the body of what came in.
     pub(super) fn new(mut head: Buffer, client: &Connection, incoming: &Incoming<'_>) -> Self {
         let (body_at, pace) = (incoming.head.head_len, incoming.body_pace);
-        let length = if let BodyLength::Length(length) = incoming.head.body { length } else { 0 };
+        let length = incoming.head.length().unwrap_or(0);
         let come = arrived(client, body_at, length);
         let copied = if come.len() <= COPIED_BYTES_MAX { come.len() } else { 0 };
         head.extend_from_slice(&come[..copied]);

@@ -20,5 +20,6 @@ pub mod headers;
 pub mod limits;
 pub mod outgoing;
 pub mod overload;
+pub mod pooled;
 pub mod rules;
 pub mod watch;
