@@ -61,12 +61,11 @@ fn cases(part: &str) -> Vec<Case> {
     paths.iter().flat_map(read).collect()
 }
 
-/// A gateway whose breakers stay closed, so that no case suffers from the one before it, and with one worker, so that whoever
-/// asks next finds the connection that was kept.
+/// A gateway whose breakers stay closed, so that no case suffers from the one before it.
 fn gateway(lane: Lane) -> Gateway {
     Gateway::builder()
         .lane(lane)
-        .env("VERTICE_GATEWAY__WORKERS", "1")
+        .one_worker()
         .env("VERTICE_BREAKER__FAILURES", "63")
         .env("VERTICE_LEASE__TTL", "1h")
         .env("VERTICE_LOG__LEVEL", "error")

@@ -54,6 +54,12 @@ impl Builder {
         self
     }
 
+    /// Serves everything with one thread. Each has its own connections to instances, and so only then whoever asks next is sure to
+    /// find the one that was kept.
+    pub(crate) fn one_worker(self) -> Self {
+        self.env("VERTICE_GATEWAY__WORKERS", "1")
+    }
+
     /// Lets it have so many descriptors and no more.
     pub(crate) fn open_files(mut self, limit: u32) -> Self {
         self.open_files = Some(limit);

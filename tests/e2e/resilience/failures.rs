@@ -59,7 +59,7 @@ fn what_is_not_http_is_502() {
 
 #[test]
 fn a_service_that_says_too_much_does_not_spoil_the_next_answer() {
-    let mut gateway = Gateway::start();
+    let mut gateway = Gateway::builder().one_worker().start();
     let upstream = Upstream::start(raw(
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison",
     ));
@@ -73,7 +73,7 @@ fn a_service_that_says_too_much_does_not_spoil_the_next_answer() {
 
 #[test]
 fn a_service_that_speaks_first_does_not_spoil_the_next_answer() {
-    let gateway = Gateway::start();
+    let gateway = Gateway::builder().one_worker().start();
     let (answered, spoken) = (Gate::new(), Gate::new());
     let (read, said) = (answered.clone(), spoken.clone());
     let upstream = Upstream::start(script(move |exchange| {

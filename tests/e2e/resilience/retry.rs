@@ -88,7 +88,7 @@ fn an_instance_that_dies_under_load_costs_no_request() {
 
 #[test]
 fn a_stale_connection_is_replaced_unnoticed() {
-    let gateway = Gateway::start();
+    let gateway = Gateway::builder().one_worker().start();
     let upstream = Upstream::start(stale());
     gateway.register("stale", &upstream);
     for _ in 0..10 {
@@ -117,7 +117,7 @@ fn ending(over: &Arc<AtomicBool>) -> SocketAddr {
 
 #[test]
 fn dead_connections_to_one_instance_do_not_use_up_those_to_the_next() {
-    let gateway = Gateway::builder().config("[balance]\nalgorithm = \"round_robin\"\n").start();
+    let gateway = Gateway::builder().one_worker().config("[balance]\nalgorithm = \"round_robin\"\n").start();
     let over = Arc::<AtomicBool>::default();
     let restarted = Upstream::start({
         let over = over.clone();
@@ -144,7 +144,7 @@ fn dead_connections_to_one_instance_do_not_use_up_those_to_the_next() {
 
 #[test]
 fn a_body_that_is_sent_again_counts_once() {
-    let gateway = Gateway::builder().env("VERTICE_LIMITS__BODY_BYTES", "1000").start();
+    let gateway = Gateway::builder().one_worker().env("VERTICE_LIMITS__BODY_BYTES", "1000").start();
     let upstream = Upstream::start(stale());
     gateway.register("stale", &upstream);
     for round in 0..10 {
@@ -156,7 +156,7 @@ fn a_body_that_is_sent_again_counts_once() {
 
 #[test]
 fn a_request_that_may_have_been_seen_is_not_sent_twice() {
-    let gateway = Gateway::start();
+    let gateway = Gateway::builder().one_worker().start();
     let upstream = Upstream::start(stale());
     gateway.register("stale", &upstream);
     for round in 0..10 {
@@ -176,7 +176,7 @@ fn a_request_that_may_have_been_seen_is_not_sent_twice() {
 
 #[test]
 fn a_connection_known_to_be_closed_is_not_used_even_for_a_post() {
-    let gateway = Gateway::start();
+    let gateway = Gateway::builder().one_worker().start();
     let upstream = Upstream::start(raw_then_close("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nclose"));
     gateway.register("closing", &upstream);
     for _ in 0..6 {
@@ -189,7 +189,7 @@ fn a_connection_known_to_be_closed_is_not_used_even_for_a_post() {
 
 #[test]
 fn a_gateway_that_got_no_time_still_gives_old_connections_up() {
-    let gateway = Gateway::builder().env("VERTICE_TIMEOUTS__UPSTREAM_KEEPALIVE", "500ms").start();
+    let gateway = Gateway::builder().one_worker().env("VERTICE_TIMEOUTS__UPSTREAM_KEEPALIVE", "500ms").start();
     let upstream = Upstream::start(text("ok"));
     gateway.register("svc", &upstream);
     let post = |target: &str| Request::new("POST", target).body("pay");
