@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -418,8 +418,9 @@ impl<P: HttpServerApp + Send + Sync + 'static, L: ExpressLane> AcceptApp<P, L> {
 
     /// Shakes hands, and then speaks what the client chose.
     async fn secured(self: &Arc<Self>, tls: &Tls, stream: Stream) {
-        let shaken = timeout(self.settings().tls_handshake, tls.shake_hands(stream)).await;
-        match shaken {
+        // Kept until its end was counted: dropping it closes the connection.
+        let mut shaking = pin!(timeout(self.settings().tls_handshake, tls.shake_hands(stream)));
+        match shaking.as_mut().await {
             Err(_) => self.observer.limit_hit("tls_handshake"),
             Ok(Some(stream)) if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) => self.streams(stream).await,
             Ok(Some(stream)) => self.requests(Connection::over_pingora(stream)).await,

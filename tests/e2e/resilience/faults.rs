@@ -173,7 +173,9 @@ fn the_last_instance_s_own_answer_is_passed_on() {
 
 #[test]
 fn retries_are_paid_from_a_budget() {
-    let settings = format!("{SETTINGS}failures = 60\n[retry]\nbudget_percent = 50\nbudget_min_per_second = 0\n");
+    // Only what the broken instance says is to cost a retry, and not that a busy machine was slow.
+    let patient = SETTINGS.replace("250ms", "20s");
+    let settings = format!("{patient}failures = 60\n[retry]\nbudget_percent = 50\nbudget_min_per_second = 0\n");
     let world = World::configured(&settings, status("503 Service Unavailable", "broken"));
     let answers: Vec<u16> = (0..90).map(|_| world.gateway.data(get("/v2/svc/x")).status).collect();
     let refused = answers.iter().filter(|status| **status == 503).count();
