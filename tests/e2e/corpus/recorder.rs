@@ -30,6 +30,8 @@ pub(super) struct Scripted {
     pub(super) end: End,
     /// The answer does not wait for the request's body, and nothing else is served on that connection.
     pub(super) early: bool,
+    /// It has been given, and its connection been closed if that was said.
+    pub(super) played: Arc<AtomicBool>,
 }
 
 /// What an instance does with its connection when it has answered.
@@ -52,7 +54,8 @@ pub(super) struct Recorder {
 struct Shared {
     seen: Mutex<Vec<Seen>>,
     scripted: Mutex<Option<Scripted>>,
-    played: AtomicBool,
+    /// Of the script that was set last.
+    played: Mutex<Arc<AtomicBool>>,
     stopping: AtomicBool,
 }
 
@@ -88,13 +91,13 @@ impl Recorder {
 
     /// Answers the next request like this.
     pub(super) fn answer_next(&self, scripted: Scripted) {
-        self.shared.played.store(false, Ordering::SeqCst);
+        *self.shared.played.lock().unwrap() = scripted.played.clone();
         *self.shared.scripted.lock().unwrap() = Some(scripted);
     }
 
     /// Whether the scripted answer has been given, and its connection been closed if that was said.
     pub(super) fn has_played(&self) -> bool {
-        self.shared.played.load(Ordering::SeqCst)
+        self.shared.played.lock().unwrap().load(Ordering::SeqCst)
     }
 }
 
@@ -141,7 +144,7 @@ fn serve(stream: TcpStream, connection: usize, shared: &Shared) -> io::Result<()
         let scripted = shared.scripted.lock().unwrap().take();
         match scripted {
             None => wire.stream.write_all(&plain_answer(&head))?,
-            Some(scripted) => match wire.play(&scripted, shared) {
+            Some(scripted) => match wire.play(&scripted) {
                 Some(rest) => wire = rest,
                 None => return Ok(()),
             },
@@ -154,7 +157,7 @@ fn answer_early(wire: Wire, head: Vec<u8>, connection: usize, shared: &Shared) -
     let text = String::from_utf8_lossy(&head).to_ascii_lowercase();
     shared.seen.lock().unwrap().push(Seen { head, body: Vec::new(), complete: false, connection });
     let Some(scripted) = shared.scripted.lock().unwrap().take() else { return Ok(()) };
-    if let Some(mut wire) = wire.play(&scripted, shared) {
+    if let Some(mut wire) = wire.play(&scripted) {
         let (body, complete) = wire.body(&text);
         let mut seen = shared.seen.lock().unwrap();
         if let Some(seen) = seen.iter_mut().find(|seen| seen.connection == connection && !seen.complete) {
@@ -183,7 +186,7 @@ struct Wire {
 
 impl Wire {
     /// Writes an answer. Gives the connection back when more may come on it.
-    fn play(mut self, scripted: &Scripted, shared: &Shared) -> Option<Self> {
+    fn play(mut self, scripted: &Scripted) -> Option<Self> {
         let written = scripted.writes.iter().try_for_each(|bytes| {
             if bytes.is_empty() {
                 // Only so that the kernel does not join the writes: nothing depends on it.
@@ -204,7 +207,7 @@ impl Wire {
                 None
             }
         };
-        shared.played.store(true, Ordering::SeqCst);
+        scripted.played.store(true, Ordering::SeqCst);
         // An error is the gateway's closing.
         rest.filter(|_| written.is_ok())
     }
