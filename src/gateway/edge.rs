@@ -207,7 +207,7 @@ impl ProxyHttp for Edge {
             attempt.watch = Some(match tunnel_socket {
                 Some(socket) => watchdog.watch_socket(socket, leash, end),
                 None if upstream::is_shared(peer) => watchdog.watch_shared(leash, end),
-                None => watchdog.watch(fd, leash, end),
+                None => watchdog.watch(pooled::line(fd, digest), leash, end),
             });
         }
         if reused && pooled::is_sent_once(session) && pooled::is_spent(peer, digest) {

@@ -76,7 +76,11 @@ impl Leash {
         if !self.held.load(Ordering::Relaxed) {
             return Poll::Pending;
         }
-        *self.reader.lock() = Some(cx.waker().clone());
+        let mut reader = self.reader.lock();
+        if !reader.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            *reader = Some(cx.waker().clone());
+        }
+        drop(reader);
         // It may have been pulled before anybody was there to be woken.
         if self.cut.load(Ordering::SeqCst) { Poll::Ready(Cut) } else { Poll::Pending }
     }

@@ -1,10 +1,12 @@
 //! Pingora's pooled connections, before a request is put on one that can be sent only once: see [`crate::proxy::pooled`].
 
 use crate::proxy::pooled;
+use crate::proxy::watch::Line;
 use pingora::protocols::Digest;
 use pingora::proxy::Session;
 use pingora::upstreams::peer::{HttpPeer, Peer};
 use pingora::{Error, ErrorType, RetryType};
+use std::os::fd::RawFd;
 
 /// Whether the request cannot be sent again for sure.
 pub(super) fn is_sent_once(session: &mut Session) -> bool {
@@ -21,6 +23,12 @@ pub(super) fn is_spent(peer: &HttpPeer, digest: Option<&Digest>) -> bool {
     let socket = digest.and_then(|digest| digest.socket_digest.as_ref());
     let info = socket.and_then(|socket| socket.tcp_info());
     info.is_some_and(|info| pooled::is_spent(info.tcpi_state, info.tcpi_last_data_recv, peer.idle_timeout()))
+}
+
+/// How the watch finds the connection again. Its addresses are asked for once, when it is new; the pool keeps them.
+pub(super) fn line(fd: RawFd, digest: Option<&Digest>) -> Option<Line> {
+    let socket = digest?.socket_digest.as_ref().filter(|_| fd >= 0)?;
+    Some(Line { fd, local: *socket.local_addr()?.as_inet()?, peer: *socket.peer_addr()?.as_inet()? })
 }
 
 /// The error that has another connection made.

@@ -1,6 +1,6 @@
 //! One attempt at an instance: from the pick to what was learned of it.
 
-use super::watch::Watch;
+use super::watch::Watched;
 use crate::clock;
 use crate::random::random;
 use crate::upstream::{Service, Upstream};
@@ -35,7 +35,7 @@ pub struct Attempt {
     /// Whether a connection of its own is to be made, because a pooled one turned out to be dead.
     pub wants_fresh_connection: bool,
     /// Watches over the connection, once there is one, where the lane's own timers do not.
-    pub watch: Option<Arc<Watch>>,
+    pub watch: Option<Watched>,
     /// Where a connection for an upgrade leaves a duplicate of its socket.
     pub tunnel_socket: Option<Arc<Mutex<Option<TcpStream>>>>,
 }

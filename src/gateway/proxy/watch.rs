@@ -7,19 +7,25 @@
 //! looks at all watches now and then, and shuts the socket down where the moment has passed; the lane then sees a broken
 //! connection and finds [`Watch::has_fired`].
 //!
+//! The attempt pays for little of that: it leaves its deadline, and the number and the addresses of its connection. Only where
+//! a moment has passed does the sweeper look for the socket behind them. The lane may have closed it by then and its number may
+//! be another's, so what it finds must have the same two ends.
+//!
 //! With HTTP/2 the connection is not the attempt's alone; there the request's [`Leash`] is pulled instead, and so it is where
-//! no descriptor is left for a duplicate of the socket.
+//! no descriptor is left to hold the socket with.
 //!
 //! While the client is slow to take an answer, nobody passes on what the instance sends, which is no silence of its: its bytes
 //! wait in the lane's queue, where nobody sees them, or in the socket, where the sweeper does.
 
 use crate::leash::Leash;
 use parking_lot::Mutex;
+use socket2::{SockAddr, SockRef};
 use std::io;
-use std::net::{Shutdown, TcpStream};
-use std::os::fd::{BorrowedFd, RawFd};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 use vertice_core::time::Moment;
 
@@ -29,11 +35,44 @@ pub const SWEEP: Duration = Duration::from_millis(50);
 /// How much longer an instance has whose answer was waiting for a client that did not take it.
 const AFTER_WRITE_MS: u64 = 1000;
 
+/// Where to find the socket of a connection that the lane holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Line {
+    /// Its number, as long as the connection is open.
+    pub fd: RawFd,
+    /// Our end.
+    pub local: SocketAddr,
+    /// The instance's end.
+    pub peer: SocketAddr,
+}
+
+impl Line {
+    /// A second handle of the socket; none when the connection has been closed, or no descriptor is left.
+    fn open(&self) -> Option<TcpStream> {
+        #[expect(unsafe_code, reason = "the number of a descriptor that another thread may close meanwhile")]
+        // SAFETY: it is asked for its addresses and duplicated, both of which do nothing to whatever else has that number now;
+        // where it is closed they fail. What is kept is the duplicate, and only when that has the connection's addresses.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(self.fd) };
+        if !self.is_of(borrowed) {
+            return None;
+        }
+        let socket = borrowed.try_clone_to_owned().ok()?;
+        self.is_of(socket.as_fd()).then(|| TcpStream::from(socket))
+    }
+
+    fn is_of(&self, socket: BorrowedFd<'_>) -> bool {
+        let socket = SockRef::from(&socket);
+        let is = |address: io::Result<SockAddr>, ours| address.is_ok_and(|address| address.as_socket() == Some(ours));
+        is(socket.local_addr(), self.local) && is(socket.peer_addr(), self.peer)
+    }
+}
+
 /// How an attempt is ended.
 #[derive(Debug)]
 enum Target {
-    /// A duplicate of the connection's socket: shutting it down can never hit another connection, even when the lane has
-    /// closed its own descriptor and the number was given away again.
+    /// The connection is shut down, when it is found, else the leash is pulled.
+    Line(Line),
+    /// A duplicate of the connection's socket.
     Socket(TcpStream),
     /// The connection carries other requests, too: the leash is pulled.
     Shared,
@@ -74,27 +113,38 @@ impl Watch {
 
     fn check(&self, now: Moment) {
         let has_passed = |at_ms: &AtomicU64| now.millis() >= at_ms.load(Ordering::Relaxed);
-        let is_over = has_passed(&self.end_ms) || (has_passed(&self.due_ms) && self.is_silent(now));
-        if is_over && !self.fired.swap(true, Ordering::AcqRel) {
-            match &self.target {
-                // It may be closed already, which is as good.
-                Target::Socket(socket) => drop(socket.shutdown(Shutdown::Both)),
-                Target::Shared => self.leash.pull(),
-            }
+        let is_over = has_passed(&self.end_ms);
+        if !is_over && (!has_passed(&self.due_ms) || self.waits_for_client(now)) {
+            return;
+        }
+        match &self.target {
+            Target::Line(line) => self.end(line.open().as_ref(), is_over),
+            Target::Socket(socket) => self.end(Some(socket), is_over),
+            Target::Shared => self.end(None, is_over),
         }
     }
 
-    /// Whether nothing waits to be read or passed on: no byte, no end, no error.
-    fn is_silent(&self, now: Moment) -> bool {
-        if self.leash.is_writing() {
-            // As long as the client takes nothing nobody passes anything on. Once it does, the lane needs a moment to get there.
+    /// Whether nobody passes anything on because the client takes nothing. Once it does, the lane needs a moment to get there.
+    fn waits_for_client(&self, now: Moment) -> bool {
+        let is_writing = self.leash.is_writing();
+        if is_writing {
             self.due_ms.store(now.millis() + AFTER_WRITE_MS, Ordering::Relaxed);
-            return false;
         }
-        match &self.target {
-            // The lane's socket does not block, nor does a duplicate.
-            Target::Socket(socket) => socket.peek(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock),
-            Target::Shared => true,
+        is_writing
+    }
+
+    /// Ends the attempt, unless something waits to be read: a byte, an end, an error. When all of it `is_over`, that is too late.
+    fn end(&self, socket: Option<&TcpStream>, is_over: bool) {
+        // The lane's socket does not block, nor does a duplicate.
+        let is_silent =
+            |socket: &TcpStream| socket.peek(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        if !(is_over || socket.is_none_or(is_silent)) || self.fired.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        match socket {
+            // It may be closed already, which is as good.
+            Some(socket) => drop(socket.shutdown(Shutdown::Both)),
+            None => self.leash.pull(),
         }
     }
 }
@@ -106,69 +156,97 @@ const fn in_full(moment: Moment) -> u64 {
 
 const SHARDS: usize = 16;
 
-/// All watches. An attempt that is over drops its watch; the sweeper forgets it at its next round, so the lists are bounded
-/// by the requests in flight and those finished since.
+/// Places of watches; those that are free are listed, and taken before another is made.
+#[derive(Debug, Default)]
+struct Shard {
+    places: Vec<Option<Arc<Watch>>>,
+    free: Vec<usize>,
+}
+
+/// All watches, as many as there are attempts. Threads keep to lists of their own, as far as there are enough.
 #[derive(Debug, Default)]
 pub struct Watchdog {
-    shards: [Mutex<Vec<Weak<Watch>>>; SHARDS],
-    next: AtomicUsize,
+    shards: [Arc<Mutex<Shard>>; SHARDS],
+}
+
+/// A watch that the sweeper looks at until this is dropped.
+#[derive(Debug)]
+pub struct Watched {
+    watch: Arc<Watch>,
+    shard: Arc<Mutex<Shard>>,
+    place: usize,
+}
+
+impl Deref for Watched {
+    type Target = Watch;
+
+    fn deref(&self) -> &Watch {
+        &self.watch
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let mut shard = self.shard.lock();
+        if let Some(place) = shard.places.get_mut(self.place) {
+            *place = None;
+            shard.free.push(self.place);
+        }
+    }
 }
 
 impl Watchdog {
-    /// Watches over the connection behind `fd`, which must be open during the call: the attempt is over at `end`, and nothing
-    /// is expected of the instance yet.
+    /// Watches over the connection at `line`, which is the attempt's alone: the attempt is over at `end`, and nothing is expected
+    /// of the instance yet. Without a line there is only the `leash`.
     #[must_use]
-    pub fn watch(&self, fd: RawFd, leash: Arc<Leash>, end: Moment) -> Arc<Watch> {
-        match duplicate(fd) {
-            Some(socket) => self.watch_socket(socket, leash, end),
-            None => self.watch_shared(leash, end),
-        }
+    pub fn watch(&self, line: Option<Line>, leash: Arc<Leash>, end: Moment) -> Watched {
+        leash.take();
+        self.watch_target(line.map_or(Target::Shared, Target::Line), leash, end)
     }
 
     /// Watches over the connection that `socket` is a duplicate of.
     #[must_use]
-    pub fn watch_socket(&self, socket: TcpStream, leash: Arc<Leash>, end: Moment) -> Arc<Watch> {
+    pub fn watch_socket(&self, socket: TcpStream, leash: Arc<Leash>, end: Moment) -> Watched {
         leash.let_go();
         self.watch_target(Target::Socket(socket), leash, end)
     }
 
     /// Watches over an attempt on a connection that others share: instead of the connection, the request's `leash` is pulled.
     #[must_use]
-    pub fn watch_shared(&self, leash: Arc<Leash>, end: Moment) -> Arc<Watch> {
-        leash.take();
-        self.watch_target(Target::Shared, leash, end)
+    pub fn watch_shared(&self, leash: Arc<Leash>, end: Moment) -> Watched {
+        self.watch(None, leash, end)
     }
 
-    fn watch_target(&self, target: Target, leash: Arc<Leash>, end: Moment) -> Arc<Watch> {
+    fn watch_target(&self, target: Target, leash: Arc<Leash>, end: Moment) -> Watched {
         let (due_ms, end_ms) = (AtomicU64::new(u64::MAX), AtomicU64::new(in_full(end)));
         let watch = Arc::new(Watch { target, leash, due_ms, end_ms, fired: AtomicBool::new(false) });
-        let shard = self.next.fetch_add(1, Ordering::Relaxed) % SHARDS;
-        self.shards[shard].lock().push(Arc::downgrade(&watch));
-        watch
+        let shard = self.shards[own_shard()].clone();
+        let mut places = shard.lock();
+        let place = places.free.pop().unwrap_or(places.places.len());
+        match places.places.get_mut(place) {
+            Some(free) => *free = Some(watch.clone()),
+            None => places.places.push(Some(watch.clone())),
+        }
+        drop(places);
+        Watched { watch, shard, place }
     }
 
     /// Looks at every watch once.
     pub fn sweep(&self, now: Moment) {
         for shard in &self.shards {
-            shard.lock().retain(|watch| {
-                watch.upgrade().is_some_and(|watch| {
-                    watch.check(now);
-                    true
-                })
-            });
+            shard.lock().places.iter().flatten().for_each(|watch| watch.check(now));
         }
     }
 }
 
-/// A second handle of the socket; none when there is no socket, or no descriptor is left.
-fn duplicate(fd: RawFd) -> Option<TcpStream> {
-    if fd < 0 {
-        return None;
+/// The list of the thread.
+fn own_shard() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static OWN: usize = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS;
     }
-    #[expect(unsafe_code, reason = "Pingora lends the descriptor for the duration of the call; it is duplicated at once")]
-    // SAFETY: the caller has the descriptor from `connected_to_upstream`, which holds the connection while it runs.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-    Some(TcpStream::from(borrowed.try_clone_to_owned().ok()?))
+    // A thread that ends has none of its own any more.
+    OWN.try_with(|own| *own).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -186,13 +264,17 @@ mod tests {
         (ours, listener.accept().unwrap().0)
     }
 
+    fn line(stream: &TcpStream) -> Option<Line> {
+        Some(Line { fd: stream.as_raw_fd(), local: stream.local_addr().unwrap(), peer: stream.peer_addr().unwrap() })
+    }
+
     const NEVER: Moment = Moment::from_nanos(u64::MAX);
 
     #[test]
     fn a_silent_connection_is_shut_down_and_a_lively_one_is_not() {
         let ((mut silent, _silent), (lively, _lively)) = (connection(), connection());
         let dog = Watchdog::default();
-        let watch = |stream: &TcpStream| dog.watch(stream.as_raw_fd(), Arc::default(), NEVER);
+        let watch = |stream: &TcpStream| dog.watch(line(stream), Arc::default(), NEVER);
         let (silent_watch, lively_watch) = (watch(&silent), watch(&lively));
         dog.sweep(Moment::from_millis(1_000_000));
         assert!(!silent_watch.has_fired(), "nothing was expected of it");
@@ -208,21 +290,20 @@ mod tests {
         dog.sweep(Moment::from_millis(1_000_000));
         assert!(!lively_watch.has_fired());
         drop((silent_watch, lively_watch));
-        dog.sweep(Moment::ZERO);
-        assert!(dog.shards.iter().all(|shard| shard.lock().is_empty()));
+        assert!(dog.shards.iter().all(|shard| shard.lock().places.iter().all(Option::is_none)));
     }
 
     #[test]
     fn bytes_that_nobody_reads_are_no_silence_but_the_end_is_the_end() {
         let (ours, mut instance) = connection();
         let dog = Watchdog::default();
-        let watch = dog.watch(ours.as_raw_fd(), Arc::default(), Moment::from_millis(1000));
+        let watch = dog.watch(line(&ours), Arc::default(), Moment::from_millis(1000));
         watch.expect_by(Moment::from_millis(100));
         instance.write_all(b"x").unwrap();
-        while watch.is_silent(Moment::ZERO) {}
+        while ours.peek(&mut [0]).is_err() {}
         dog.sweep(Moment::from_millis(999));
         assert!(!watch.has_fired());
-        let other = dog.watch(ours.as_raw_fd(), Arc::default(), Moment::from_millis(1000));
+        let other = dog.watch(line(&ours), Arc::default(), Moment::from_millis(1000));
         other.lift_end();
         dog.sweep(Moment::from_millis(1000));
         assert!(watch.has_fired() && !other.has_fired());
@@ -232,19 +313,45 @@ mod tests {
     fn without_a_descriptor_the_leash_is_pulled_and_the_next_attempt_lets_it_go() {
         let (dog, leash) = (Watchdog::default(), Arc::<Leash>::default());
         let is_pulled = || leash.poll_pulled(&std::task::Context::from_waker(std::task::Waker::noop())).is_ready();
-        let watch = dog.watch(-1, leash.clone(), NEVER);
+        let watch = dog.watch(None, leash.clone(), NEVER);
         watch.expect_by(Moment::from_millis(100));
         dog.sweep(Moment::from_millis(100));
         assert!(watch.has_fired() && is_pulled());
         let (ours, _instance) = connection();
-        let _next = dog.watch(ours.as_raw_fd(), leash.clone(), NEVER);
+        let _next = dog.watch(line(&ours), leash.clone(), NEVER);
         assert!(!is_pulled());
+    }
+
+    #[test]
+    fn a_number_that_was_given_away_again_is_left_alone() {
+        let ((ours, instance), (other, mut others), dog) = (connection(), connection(), Watchdog::default());
+        let (leash, place) = (Arc::<Leash>::default(), Line { fd: other.as_raw_fd(), ..line(&ours).unwrap() });
+        let watch = dog.watch(Some(place), leash.clone(), NEVER);
+        watch.expect_by(Moment::from_millis(100));
+        drop((ours, instance));
+        dog.sweep(Moment::from_millis(100));
+        let is_pulled = leash.poll_pulled(&std::task::Context::from_waker(std::task::Waker::noop())).is_ready();
+        assert!(watch.has_fired() && is_pulled);
+        (&other).write_all(b"x").unwrap();
+        assert_eq!(others.read(&mut [0; 1]).unwrap(), 1);
+    }
+
+    #[test]
+    fn places_are_used_again() {
+        let dog = Watchdog::default();
+        let watch = || dog.watch(None, Arc::default(), NEVER);
+        let mut some: Vec<_> = (0..10).map(|_| watch()).collect();
+        for _ in 0..100 {
+            drop(some.remove(3));
+            some.push(watch());
+        }
+        assert_eq!(dog.shards.iter().map(|shard| shard.lock().places.len()).sum::<usize>(), 10);
     }
 
     #[test]
     fn an_instance_is_not_silent_while_its_client_takes_nothing() {
         let ((ours, _instance), dog, leash) = (connection(), Watchdog::default(), Arc::<Leash>::default());
-        let watch = dog.watch(ours.as_raw_fd(), leash.clone(), NEVER);
+        let watch = dog.watch(line(&ours), leash.clone(), NEVER);
         watch.expect_by(Moment::from_millis(100));
         leash.set_writing(true);
         dog.sweep(Moment::from_millis(100));
