@@ -180,15 +180,13 @@ pub fn is_shared(peer: &HttpPeer) -> bool {
     peer.options.alpn.get_min_http_version() == 2
 }
 
-/// How long Pingora waits for the connection, and for bytes. The silence of an instance is watched over by `proxy::watch`,
-/// which knows whether its turn has come; Pingora's own bound is a backstop, long enough never to end an upload or a tunnel
-/// that is allowed.
+/// How long Pingora waits for the connection. For bytes of an answer it waits as long as `proxy::watch` lets it, which knows
+/// whether the instance's turn has come, and ends the attempt; a bound of Pingora's own would cost a timer for each read.
 pub fn set_timeouts(peer: &mut HttpPeer, timeouts: &Timeouts) {
-    const BACKSTOP: Duration = Duration::from_secs(24 * 3600);
     let handshakes = if peer.is_tls() { 3 } else { 1 };
     peer.options.connection_timeout = Some(timeouts.connect);
     peer.options.total_connection_timeout = Some(timeouts.connect * handshakes);
-    peer.options.read_timeout = Some(timeouts.first_byte.max(timeouts.silence).max(timeouts.tunnel_idle).max(BACKSTOP));
+    peer.options.read_timeout = None;
 }
 
 /// Bounds what the connection may take by what is left of the whole request.
