@@ -51,6 +51,14 @@ impl Leash {
         CURRENT.scope(self, serving).await
     }
 
+    /// Another request begins, of which nothing is known yet. Who still holds on to the last one's leash keeps that.
+    pub fn renew(leash: &mut Arc<Self>) {
+        match Arc::get_mut(leash) {
+            Some(own) => *own = Self::default(),
+            None => *leash = Arc::default(),
+        }
+    }
+
     /// An attempt begins whose watch may pull the leash; what ended an earlier one does not end this one. Before that nobody
     /// may be reading the request.
     pub fn take(&self) {
@@ -134,5 +142,19 @@ mod tests {
         assert!(is_pulled(&leash));
         leash.take();
         assert!(!is_pulled(&leash));
+    }
+
+    #[test]
+    fn the_next_request_finds_nothing_of_the_last_one() {
+        let mut leash = Arc::<Leash>::default();
+        leash.take();
+        leash.pull();
+        leash.allow_half_close();
+        let place = Arc::as_ptr(&leash);
+        Leash::renew(&mut leash);
+        assert!(!is_pulled(&leash) && !leash.allows_half_close() && Arc::as_ptr(&leash) == place);
+        let held = leash.clone();
+        Leash::renew(&mut leash);
+        assert!(!Arc::ptr_eq(&held, &leash));
     }
 }

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::Response;
 use ipnet::IpNet;
-use pingora::apps::{HttpPersistentSettings, HttpServerApp, ServerApp};
+use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream, ServerApp};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::{ALPN, Stream};
 use pingora::server::ShutdownWatch;
@@ -319,7 +319,7 @@ impl<P: HttpServerApp + Send + Sync + 'static, L: ExpressLane> AcceptApp<P, L> {
             let old_at = settings.connection_age.and_then(|age| Instant::now().checked_add(age));
             (old_at, settings.requests_per_connection)
         };
-        let mut kept: Option<HttpPersistentSettings> = None;
+        let mut full = None;
         // One that has not been used yet is kept while we listen, and a moment longer: to a load balancer that has not heard
         // of the drain, it is a request on its way.
         let mut idle_over = idle_end(self.drain.listening_over_watch(), FIRST_WORD);
@@ -349,8 +349,18 @@ impl<P: HttpServerApp + Send + Sync + 'static, L: ExpressLane> AcceptApp<P, L> {
                 }
                 Served::Ended { .. } => return,
                 Served::Untouched => {
-                    // On the heap, and so gone while the connection idles: it is most of what a connection takes.
-                    let Some(back) = Box::pin(self.full_lane(connection, &head, &mut kept, is_last)).await else { return };
+                    // A future of its own on the heap, and so gone while the connection idles: it is most of what a connection takes.
+                    let full = full.get_or_insert_with(FullLane::default);
+                    let serving = self.full_lane(connection, &head, full, is_last);
+                    let returned = full.leash.clone().hold(serving).await;
+                    let Some((stream, settings)) = returned.map(|returned| returned.consume()) else {
+                        if let Some(connection) = full.home.take() {
+                            Box::pin(linger(connection.into_stream())).await;
+                        }
+                        return;
+                    };
+                    full.kept = settings;
+                    let Some(back) = Gate::close(stream) else { return };
                     connection = back;
                 }
             }
@@ -360,40 +370,25 @@ impl<P: HttpServerApp + Send + Sync + 'static, L: ExpressLane> AcceptApp<P, L> {
         }
     }
 
-    /// Has Pingora's proxy serve the request. The connection, if it goes on.
-    async fn full_lane(
-        &self,
+    /// Has Pingora's proxy serve the request.
+    fn full_lane<'a>(
+        &'a self,
         connection: Connection,
         head: &Head,
-        kept: &mut Option<HttpPersistentSettings>,
+        full: &mut FullLane,
         is_last: bool,
-    ) -> Option<Connection> {
-        let (leash, home) = (Arc::<Leash>::default(), Home::default());
-        let session = self.session(connection, head, kept.take(), is_last, (leash.clone(), home.clone()));
-        let returned = leash.hold(self.proxy.process_new_http(session, &self.draining)).await;
-        let Some((stream, settings)) = returned.map(|returned| returned.consume()) else {
-            if let Some(connection) = home.take() {
-                linger(connection.into_stream()).await;
-            }
-            return None;
-        };
-        *kept = settings;
-        Gate::close(stream)
+    ) -> Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'a>> {
+        Leash::renew(&mut full.leash);
+        self.proxy.process_new_http(self.session(connection, head, full, is_last), &self.draining)
     }
 
     /// A session that finds exactly one request: its head as already read bytes, its body behind the gate.
-    fn session(
-        &self,
-        connection: Connection,
-        head: &Head,
-        kept: Option<HttpPersistentSettings>,
-        is_last: bool,
-        (leash, home): (Arc<Leash>, Home),
-    ) -> ServerSession {
+    fn session(&self, connection: Connection, head: &Head, full: &mut FullLane, is_last: bool) -> ServerSession {
         let client = connection.client();
+        let (leash, home) = (full.leash.clone(), full.home.clone());
         let (gate, bytes) = Gate::open(connection.for_pingora(), head, self.settings().body_pace, leash, home);
         let mut session = ServerSession::new_http1(gate);
-        match kept {
+        match full.kept.take() {
             Some(settings) => settings.apply_to_session(&mut session),
             None => session.set_connection_user_context(self.observer.connection_context(client)),
         }
@@ -445,6 +440,15 @@ impl<P: HttpServerApp + Send + Sync + 'static, L: ExpressLane> Serve for AcceptA
     fn limit_hit(&self, limit: &'static str) {
         self.observer.limit_hit(limit);
     }
+}
+
+/// What a connection keeps for its requests in the full lane.
+#[derive(Default)]
+struct FullLane {
+    /// What Pingora remembers from one request to the next.
+    kept: Option<HttpPersistentSettings>,
+    leash: Arc<Leash>,
+    home: Home,
 }
 
 /// Tells the observer of a connection's beginning and, however it comes, its end.

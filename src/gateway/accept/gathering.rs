@@ -9,6 +9,8 @@ use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::AsyncWrite;
 
+use crate::buffers::Buffer;
+
 /// So much is held back at most: a head, and a small body behind it.
 const HELD_MAX: usize = 1460;
 
@@ -18,7 +20,7 @@ const PARTS_MAX: usize = 4;
 /// What was written and waits for more, or for a flush. It takes no memory while nothing does.
 #[derive(Debug, Default)]
 pub(super) struct Gathering {
-    held: Vec<u8>,
+    held: Buffer,
 }
 
 impl Gathering {
@@ -34,6 +36,9 @@ impl Gathering {
     {
         let bytes: usize = bufs.iter().map(|buf| buf.len()).sum();
         if self.held.len() + bytes <= HELD_MAX {
+            if !self.held.is_lent() {
+                self.held = Buffer::small();
+            }
             bufs.iter().for_each(|buf| self.held.extend_from_slice(buf));
             return Poll::Ready(Ok(bytes));
         }
@@ -43,7 +48,7 @@ impl Gathering {
             all.iter_mut().zip(parts).for_each(|(slot, part)| *slot = part);
             let written = some(ready!(to.as_mut().poll_write_vectored(cx, &all))?)?;
             if let Some(of_bufs) = written.checked_sub(self.held.len()).filter(|of_bufs| *of_bufs > 0) {
-                self.held = Vec::new();
+                self.held = Buffer::default();
                 return Poll::Ready(Ok(of_bufs));
             }
             self.sent(written);
@@ -83,7 +88,7 @@ impl Gathering {
 
     fn sent(&mut self, bytes: usize) {
         if bytes >= self.held.len() {
-            self.held = Vec::new();
+            self.held = Buffer::default();
         } else {
             self.held.drain(..bytes);
         }
