@@ -12,6 +12,7 @@ mod pooled;
 mod sink;
 mod spectator;
 
+use crate::buffers::Buffer;
 use crate::clock;
 use crate::control::{Role, TOKEN_FIELDS};
 use crate::lanes::Shared;
@@ -224,12 +225,12 @@ impl ProxyHttp for Edge {
     ) -> Result<()> {
         let client = session.req_header();
         let Some(outgoing) = Outgoing::of(ctx, &client.headers, scheme(session)) else { return Ok(()) };
-        let mut target = Vec::with_capacity(256);
+        let mut target = Buffer::small();
         outgoing.write_target(client.raw_path(), &mut target);
         upstream_request.set_raw_path(&target)?;
         let withheld = client.headers.keys().filter(|name| outgoing.withholds(name.as_str().as_bytes()));
         withheld.for_each(|name| drop(upstream_request.remove_header(name)));
-        let mut own = Written::with_room();
+        let mut own = Written::default();
         outgoing.write(&mut own);
         own.insert_into(upstream_request)?;
         if ctx.explanation.is_some() {
