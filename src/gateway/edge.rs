@@ -8,6 +8,7 @@ mod grpc;
 mod local;
 mod observer;
 mod patient;
+mod phase;
 mod pooled;
 mod sink;
 mod spectator;
@@ -35,6 +36,7 @@ use bytes::Bytes;
 use http::HeaderName;
 pub use observer::Observer;
 use patient::PatientConnector;
+use phase::{done, over, phase, said};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -42,11 +44,13 @@ use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use sink::Written;
+use std::future::ready;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 use vertice_core::decimal::decimal;
 use vertice_core::reason::Reason;
+use vertice_core::time::Moment;
 
 /// One listener's proxy.
 pub struct Edge {
@@ -80,6 +84,13 @@ impl Edge {
             }
         }
         admitted
+    }
+
+    /// Begins the next attempt.
+    fn next_peer(ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        ctx.begin(clock::mono());
+        let peer = ctx.forward.as_mut().and_then(Self::peer);
+        peer.ok_or_else(|| Error::explain(ErrorType::InternalError, "nobody to try"))
     }
 
     fn peer(forward: &mut Forward) -> Option<Box<HttpPeer>> {
@@ -116,20 +127,22 @@ impl Edge {
 
     /// The whole request has been handed over: now the instance is to answer.
     fn sent(ctx: &mut Ctx) {
-        if let Some(forward) = &mut ctx.forward {
-            forward.sent(clock::mono());
-        }
-        Self::expect(ctx, |forward| forward.timeouts.first_byte);
+        let now = clock::mono();
+        ctx.forward.iter_mut().for_each(|forward| forward.sent(now));
+        Self::expect(ctx, now, |forward| forward.timeouts.first_byte);
     }
 
     /// The next bytes are the instance's to send: within the tunnel's bound, or that of an answer.
-    fn expect_more(ctx: &Ctx) {
-        Self::expect(ctx, |forward| if forward.is_tunnel { forward.timeouts.tunnel_idle } else { forward.timeouts.silence });
+    fn expect_more(ctx: &Ctx, now: Moment) {
+        let within = |forward: &Forward| {
+            if forward.is_tunnel { forward.timeouts.tunnel_idle } else { forward.timeouts.silence }
+        };
+        Self::expect(ctx, now, within);
     }
 
-    fn expect(ctx: &Ctx, within: impl FnOnce(&Forward) -> Duration) {
+    fn expect(ctx: &Ctx, now: Moment, within: impl FnOnce(&Forward) -> Duration) {
         if let (Some(watch), Some(forward)) = (watch(ctx), &ctx.forward) {
-            watch.expect_by(clock::mono().plus(within(forward)));
+            watch.expect_by(now.plus(within(forward)));
         }
     }
 }
@@ -145,169 +158,203 @@ impl ProxyHttp for Edge {
     /// No modules: compression is the services' own business, and its module costs 5 % of a request.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
-    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
-        let settings = &ctx.rules.settings;
-        // None means that the client wants the connection closed, or speaks HTTP/1.0.
-        if session.get_keepalive().is_some() {
-            session.set_keepalive(Some(settings.idle_keepalive.as_secs().max(1)));
+    phase! {
+        fn early_request_filter<'a, 'b, 'c>(
+            &'a self,
+            session: &'b mut Session,
+            ctx: &'c mut Ctx,
+        ) -> Result<()> {
+            done(|| {
+                let settings = &ctx.rules.settings;
+                // None means that the client wants the connection closed, or speaks HTTP/1.0.
+                if session.get_keepalive().is_some() {
+                    session.set_keepalive(Some(settings.idle_keepalive.as_secs().max(1)));
+                }
+                session.set_read_timeout(Some(settings.body_stall));
+                // RFC 9110 §15.2: an HTTP/1.0 client knows no interim answers.
+                let is_old = session.req_header().version == http::Version::HTTP_10;
+                session.set_ignore_info_resp(is_old);
+                session.set_write_timeout(Some(settings.write_stall));
+                session.set_total_drain_timeout(Some(settings.body_stall));
+                let peer = session.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip);
+                ctx.identify(peer, &session.req_header().headers);
+                Ok(())
+            })
         }
-        session.set_read_timeout(Some(settings.body_stall));
-        // RFC 9110 §15.2: an HTTP/1.0 client knows no interim answers.
-        let is_old = session.req_header().version == http::Version::HTTP_10;
-        session.set_ignore_info_resp(is_old);
-        session.set_write_timeout(Some(settings.write_stall));
-        session.set_total_drain_timeout(Some(settings.body_stall));
-        let peer = session.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip);
-        ctx.identify(peer, &session.req_header().headers);
-        Ok(())
     }
 
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
-        let rules = ctx.rules.clone();
-        let Some(way) = self.way(&rules, session) else {
-            return local::answer(&self.shared.control.load_full(), self.role, session, ctx).await;
-        };
-        self.explain(session, ctx);
-        let admitted = self.admit(&rules, way, session, ctx);
-        ctx.forward.iter().for_each(|forward| forward.service.x.full_lane.inc());
-        let Err(failure) = admitted else {
-            if let Some(forward) = ctx.forward.as_ref().filter(|_| grpc::is_asked_for(session.req_header())) {
-                session.set_read_timeout(Some(forward.timeouts.tunnel_idle));
-            }
-            return Ok(false);
-        };
-        local::fail(session, ctx, &self.shared.metrics, &failure).await
+    phase! {
+        fn request_filter<'a, 'b, 'c>(&'a self, session: &'b mut Session, ctx: &'c mut Ctx) -> Result<bool> {
+            let rules = ctx.rules.clone();
+            let Some(way) = self.way(&rules, session) else {
+                return Box::pin(async move { local::answer(&self.shared.control.load_full(), self.role, session, ctx).await });
+            };
+            self.explain(session, ctx);
+            let admitted = self.admit(&rules, way, session, ctx);
+            ctx.forward.iter().for_each(|forward| forward.service.x.full_lane.inc());
+            let Err(failure) = admitted else {
+                if let Some(forward) = ctx.forward.as_ref().filter(|_| grpc::is_asked_for(session.req_header())) {
+                    session.set_read_timeout(Some(forward.timeouts.tunnel_idle));
+                }
+                return said(false);
+            };
+            Box::pin(async move { local::fail(session, ctx, &self.shared.metrics, &failure).await })
+        }
     }
 
-    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
-        if let Some(pause) = ctx.forward.as_ref().and_then(pause) {
-            tokio::time::sleep(pause).await;
+    phase! {
+        fn proxy_upstream_filter<'a, 'b, 'c>(&'a self, _session: &'b mut Session, _ctx: &'c mut Ctx) -> Result<bool> {
+            said(true)
         }
-        ctx.begin(clock::mono());
-        let peer = ctx.forward.as_mut().and_then(Self::peer);
-        peer.ok_or_else(|| Error::explain(ErrorType::InternalError, "nobody to try"))
     }
 
-    async fn connected_to_upstream(
-        &self,
-        session: &mut Session,
-        reused: bool,
-        peer: &HttpPeer,
-        fd: RawFd,
-        digest: Option<&Digest>,
-        ctx: &mut Ctx,
-    ) -> Result<()> {
-        ctx.connected(reused, clock::mono());
-        let Some(forward) = &mut ctx.forward else { return Ok(()) };
-        // Until the request has been sent the client's own limits apply, and the bound on the whole request.
-        let end = forward.end;
-        if let Some(attempt) = &mut forward.attempt {
-            let tunnel_socket = attempt.tunnel_socket.take().and_then(|socket| socket.lock().take());
-            let watchdog = &self.shared.watchdog;
-            let leash = Leash::current().unwrap_or_default();
-            attempt.watch = Some(match tunnel_socket {
-                Some(socket) => watchdog.watch_socket(socket, leash, end),
-                None if upstream::is_shared(peer) => watchdog.watch_shared(leash, end),
-                None => watchdog.watch(pooled::line(fd, digest), leash, end),
-            });
+    phase! {
+        fn upstream_peer<'a, 'b, 'c>(&'a self, _session: &'b mut Session, ctx: &'c mut Ctx) -> Result<Box<HttpPeer>> {
+            let Some(pause) = ctx.forward.as_ref().and_then(pause) else { return Box::pin(ready(Self::next_peer(ctx))) };
+            Box::pin(async move {
+                tokio::time::sleep(pause).await;
+                Self::next_peer(ctx)
+            })
         }
-        if reused && pooled::is_sent_once(session) && pooled::is_spent(peer, digest) {
-            return Err(pooled::spent());
-        }
-        Ok(())
     }
 
-    async fn upstream_request_filter(
-        &self,
-        session: &mut Session,
-        upstream_request: &mut RequestHeader,
-        ctx: &mut Ctx,
-    ) -> Result<()> {
-        let client = session.req_header();
-        let Some(outgoing) = Outgoing::of(ctx, &client.headers, scheme(session)) else { return Ok(()) };
-        let mut target = Buffer::small();
-        outgoing.write_target(client.raw_path(), &mut target);
-        upstream_request.set_raw_path(&target)?;
-        let withheld = client.headers.keys().filter(|name| outgoing.withholds(name.as_str().as_bytes()));
-        withheld.for_each(|name| drop(upstream_request.remove_header(name)));
-        let mut own = Written::default();
-        outgoing.write(&mut own);
-        own.insert_into(upstream_request)?;
-        if ctx.explanation.is_some() {
-            // They came with the question.
-            TOKEN_FIELDS.into_iter().for_each(|name| drop(upstream_request.remove_header(name)));
+    phase! {
+        fn connected_to_upstream<'a, 'b, 'c, 'd, 'e>(
+            &'a self,
+            session: &'b mut Session,
+            reused: bool,
+            peer: &'c HttpPeer,
+            fd: RawFd,
+            digest: Option<&'d Digest>,
+            ctx: &'e mut Ctx,
+        ) -> Result<()> {
+            done(|| {
+                ctx.connected(reused, clock::mono());
+                let Some(forward) = &mut ctx.forward else { return Ok(()) };
+                // Until the request has been sent the client's own limits apply, and the bound on the whole request.
+                let end = forward.end;
+                if let Some(attempt) = &mut forward.attempt {
+                    let tunnel_socket = attempt.tunnel_socket.take().and_then(|socket| socket.lock().take());
+                    let watchdog = &self.shared.watchdog;
+                    let leash = Leash::current().unwrap_or_default();
+                    attempt.watch = Some(match tunnel_socket {
+                        Some(socket) => watchdog.watch_socket(socket, leash, end),
+                        None if upstream::is_shared(peer) => watchdog.watch_shared(leash, end),
+                        None => watchdog.watch(pooled::line(fd, digest), leash, end),
+                    });
+                }
+                if reused && pooled::is_sent_once(session) && pooled::is_spent(peer, digest) {
+                    return Err(pooled::spent());
+                }
+                Ok(())
+            })
         }
-        let is_shared = upstream_request.version == http::Version::HTTP_2;
-        if is_shared && session.req_header().headers.get("te").is_some_and(|te| te == "trailers") {
-            // The only one HTTP/2 knows, which gRPC insists on.
-            upstream_request.insert_header("te", "trailers")?;
-        }
-        let is_upgrade = ctx.forward.as_ref().is_some_and(|forward| forward.is_upgrade);
-        let is_handshake = is_upgrade && content_length(session).is_none();
-        if is_handshake || (is_shared && session.as_mut().is_body_empty()) {
-            // Complete with its head; what follows a handshake is the tunnel's.
-            Self::sent(ctx);
-        }
-        Ok(())
     }
 
-    async fn request_body_filter(
-        &self,
-        _session: &mut Session,
-        body: &mut Option<Bytes>,
-        end_of_stream: bool,
-        ctx: &mut Ctx,
-    ) -> Result<()> {
-        ctx.body_bytes += body.as_ref().map_or(0, |body| body.len() as u64);
-        if ctx.forward.as_ref().and_then(Forward::body_limit).is_some_and(|limit| ctx.body_bytes > limit) {
-            ctx.reason = Some(Reason::BodyTooLarge);
-            return Error::e_explain(ErrorType::HTTPStatus(Reason::BodyTooLarge.status()), "body over the limit");
+    phase! {
+        fn upstream_request_filter<'a, 'b, 'c, 'd>(
+            &'a self,
+            session: &'b mut Session,
+            upstream_request: &'c mut RequestHeader,
+            ctx: &'d mut Ctx,
+        ) -> Result<()> {
+            done(|| {
+                let client = session.req_header();
+                let Some(outgoing) = Outgoing::of(ctx, &client.headers, scheme(session)) else { return Ok(()) };
+                let mut target = Buffer::small();
+                outgoing.write_target(client.raw_path(), &mut target);
+                upstream_request.set_raw_path(&target)?;
+                let withheld = client.headers.keys().filter(|name| outgoing.withholds(name.as_str().as_bytes()));
+                withheld.for_each(|name| drop(upstream_request.remove_header(name)));
+                let mut own = Written::default();
+                outgoing.write(&mut own);
+                own.insert_into(upstream_request)?;
+                if ctx.explanation.is_some() {
+                    // They came with the question.
+                    TOKEN_FIELDS.into_iter().for_each(|name| drop(upstream_request.remove_header(name)));
+                }
+                let is_shared = upstream_request.version == http::Version::HTTP_2;
+                if is_shared && session.req_header().headers.get("te").is_some_and(|te| te == "trailers") {
+                    // The only one HTTP/2 knows, which gRPC insists on.
+                    upstream_request.insert_header("te", "trailers")?;
+                }
+                let is_upgrade = ctx.forward.as_ref().is_some_and(|forward| forward.is_upgrade);
+                let is_handshake = is_upgrade && content_length(session).is_none();
+                if is_handshake || (is_shared && session.as_mut().is_body_empty()) {
+                    // Complete with its head; what follows a handshake is the tunnel's.
+                    Self::sent(ctx);
+                }
+                Ok(())
+            })
         }
-        let Some(forward) = &mut ctx.forward else { return Ok(()) };
-        forward.body_started |= body.is_some();
-        let has_answer = forward.attempt.as_ref().is_some_and(Attempt::has_answer);
-        if end_of_stream && !forward.request_sent {
-            Self::sent(ctx);
-        }
-        if has_answer {
-            Self::expect_more(ctx);
-        }
-        Ok(())
     }
 
-    async fn upstream_response_filter(
-        &self,
-        session: &mut Session,
-        upstream_response: &mut ResponseHeader,
-        ctx: &mut Ctx,
-    ) -> Result<()> {
-        let status = upstream_response.status;
-        let framing = self.check_answer(upstream_response, ctx)?;
-        if answer::is_interim(status) {
-            ctx.interim = ctx.interim.saturating_add(1);
-            return Ok(());
+    phase! {
+        fn request_body_filter<'a, 'b, 'c, 'd>(
+            &'a self,
+            _session: &'b mut Session,
+            body: &'c mut Option<Bytes>,
+            end_of_stream: bool,
+            ctx: &'d mut Ctx,
+        ) -> Result<()> {
+            done(|| {
+                ctx.body_bytes += body.as_ref().map_or(0, |body| body.len() as u64);
+                if ctx.forward.as_ref().and_then(Forward::body_limit).is_some_and(|limit| ctx.body_bytes > limit) {
+                    ctx.reason = Some(Reason::BodyTooLarge);
+                    return Error::e_explain(ErrorType::HTTPStatus(Reason::BodyTooLarge.status()), "body over the limit");
+                }
+                let Some(forward) = &mut ctx.forward else { return Ok(()) };
+                forward.body_started |= body.is_some();
+                let has_answer = forward.attempt.as_ref().is_some_and(Attempt::has_answer);
+                if end_of_stream && !forward.request_sent {
+                    Self::sent(ctx);
+                }
+                if has_answer {
+                    Self::expect_more(ctx, clock::mono());
+                }
+                Ok(())
+            })
         }
-        let is_tunnel = status == http::StatusCode::SWITCHING_PROTOCOLS;
-        let Some(forward) = &mut ctx.forward else { return Ok(()) };
-        if is_tunnel && !forward.is_upgrade {
-            // Passed on, its bytes would be taken for answers to whatever the client asks next.
-            return Err(Error::explain(ErrorType::InvalidHTTPHeader, "an upgrade nobody asked for").into_up());
+    }
+
+    phase! {
+        fn upstream_response_filter<'a, 'b, 'c, 'd>(
+            &'a self,
+            session: &'b mut Session,
+            upstream_response: &'c mut ResponseHeader,
+            ctx: &'d mut Ctx,
+        ) -> Result<()> {
+            done(|| {
+                let status = upstream_response.status;
+                let framing = self.check_answer(upstream_response, ctx)?;
+                if answer::is_interim(status) {
+                    ctx.interim = ctx.interim.saturating_add(1);
+                    return Ok(());
+                }
+                let is_tunnel = status == http::StatusCode::SWITCHING_PROTOCOLS;
+                let Some(forward) = &mut ctx.forward else { return Ok(()) };
+                if is_tunnel && !forward.is_upgrade {
+                    // Passed on, its bytes would be taken for answers to whatever the client asks next.
+                    return Err(Error::explain(ErrorType::InvalidHTTPHeader, "an upgrade nobody asked for").into_up());
+                }
+                let now = clock::mono();
+                forward.is_tunnel = is_tunnel;
+                forward.ends_by_close = !is_tunnel && framing.ends_by_close(upstream_response.version);
+                if let Some(explanation) = &mut ctx.explanation {
+                    explanation.answered(status.as_u16(), now);
+                }
+                if self.after_answer(session, status, ctx, now) {
+                    return Err(Error::explain(ErrorType::HTTPStatus(status.as_u16()), "another instance is asked").into_up());
+                }
+                let Some(forward) = &mut ctx.forward else { return Ok(()) };
+                forward.answered(status, &upstream_response.headers, now);
+                if let (true, Some(watch)) = (is_tunnel, watch(ctx)) {
+                    watch.lift_end();
+                }
+                Self::expect_more(ctx, now);
+                Ok(())
+            })
         }
-        forward.is_tunnel = is_tunnel;
-        forward.ends_by_close = !is_tunnel && framing.ends_by_close(upstream_response.version);
-        if let Some(explanation) = &mut ctx.explanation {
-            explanation.answered(status.as_u16(), clock::mono());
-        }
-        if self.after_answer(session, status, ctx) {
-            return Err(Error::explain(ErrorType::HTTPStatus(status.as_u16()), "another instance is asked").into_up());
-        }
-        let Some(forward) = &mut ctx.forward else { return Ok(()) };
-        forward.answered(status, &upstream_response.headers, clock::mono());
-        if let (true, Some(watch)) = (is_tunnel, watch(ctx)) {
-            watch.lift_end();
-        }
-        Self::expect_more(ctx);
-        Ok(())
     }
 
     /// Bytes came from the instance. How long the client takes them is not the instance's business.
@@ -319,7 +366,7 @@ impl ProxyHttp for Edge {
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
         if !end_of_stream {
-            Self::expect_more(ctx);
+            Self::expect_more(ctx, clock::mono());
         } else if let Some(watch) = watch(ctx) {
             if watch.has_fired() && ctx.forward.as_ref().is_some_and(|forward| forward.ends_by_close) {
                 // It is we who closed: the client must not take what came so far for the whole.
@@ -330,44 +377,48 @@ impl ProxyHttp for Edge {
         Ok(None)
     }
 
-    async fn response_filter(
-        &self,
-        session: &mut Session,
-        upstream_response: &mut ResponseHeader,
-        ctx: &mut Ctx,
-    ) -> Result<()> {
-        // An interim answer would else count as one that came before the body was read, and cost the connection.
-        session.set_close_on_response_before_downstream_finish(!upstream_response.status.is_informational());
-        if self.shared.drain.is_draining() {
-            session.set_keepalive(None);
+    phase! {
+        fn response_filter<'a, 'b, 'c, 'd>(
+            &'a self,
+            session: &'b mut Session,
+            upstream_response: &'c mut ResponseHeader,
+            ctx: &'d mut Ctx,
+        ) -> Result<()> {
+            done(|| {
+                // An interim answer would else count as one that came before the body was read, and cost the connection.
+                session.set_close_on_response_before_downstream_finish(!upstream_response.status.is_informational());
+                if self.shared.drain.is_draining() {
+                    session.set_keepalive(None);
+                }
+                if upstream_response.version < http::Version::HTTP_11 {
+                    // RFC 9110 §6.2: the version in a message is its sender's, and that is us. Chunks in HTTP/1.0 would be none.
+                    upstream_response.set_version(http::Version::HTTP_11);
+                }
+                if session.req_header().version == http::Version::HTTP_10 && !upstream_response.status.is_informational() {
+                    // RFC 9112 §6.1: such a client knows no chunks; the end of the connection ends the body.
+                    if upstream_response.remove_header(&http::header::TRANSFER_ENCODING).is_some() {
+                        session.set_keepalive(None);
+                    }
+                }
+                if let Some(forward) = ctx.forward.as_ref().filter(|forward| forward.is_tunnel) {
+                    session.set_read_timeout(Some(forward.timeouts.tunnel_idle));
+                }
+                let hop = HopByHop::of(upstream_response.status, &upstream_response.headers);
+                let dropped = upstream_response.headers.keys().filter(|name| hop.drops(name.as_str().as_bytes()));
+                let dropped: Vec<HeaderName> = dropped.cloned().collect();
+                dropped.iter().for_each(|name| drop(upstream_response.remove_header(name)));
+                if answer::is_interim(upstream_response.status) {
+                    // In an answer itself Pingora says what becomes of our connection; here it would pass on what the instance said of its.
+                    upstream_response.remove_header(&http::header::CONNECTION);
+                }
+                if ctx.explanation.is_some() {
+                    upstream_response.remove_header(EXPLAIN);
+                }
+                let mut own = Written::default();
+                answer::add(ctx, upstream_response.status, &upstream_response.headers, &mut own);
+                own.append_to(upstream_response)
+            })
         }
-        if upstream_response.version < http::Version::HTTP_11 {
-            // RFC 9110 §6.2: the version in a message is its sender's, and that is us. Chunks in HTTP/1.0 would be none.
-            upstream_response.set_version(http::Version::HTTP_11);
-        }
-        if session.req_header().version == http::Version::HTTP_10 && !upstream_response.status.is_informational() {
-            // RFC 9112 §6.1: such a client knows no chunks; the end of the connection ends the body.
-            if upstream_response.remove_header(&http::header::TRANSFER_ENCODING).is_some() {
-                session.set_keepalive(None);
-            }
-        }
-        if let Some(forward) = ctx.forward.as_ref().filter(|forward| forward.is_tunnel) {
-            session.set_read_timeout(Some(forward.timeouts.tunnel_idle));
-        }
-        let hop = HopByHop::of(upstream_response.status, &upstream_response.headers);
-        let dropped = upstream_response.headers.keys().filter(|name| hop.drops(name.as_str().as_bytes()));
-        let dropped: Vec<HeaderName> = dropped.cloned().collect();
-        dropped.iter().for_each(|name| drop(upstream_response.remove_header(name)));
-        if answer::is_interim(upstream_response.status) {
-            // In an answer itself Pingora says what becomes of our connection; here it would pass on what the instance said of its.
-            upstream_response.remove_header(&http::header::CONNECTION);
-        }
-        if ctx.explanation.is_some() {
-            upstream_response.remove_header(EXPLAIN);
-        }
-        let mut own = Written::default();
-        answer::add(ctx, upstream_response.status, &upstream_response.headers, &mut own);
-        own.append_to(upstream_response)
     }
 
     fn fail_to_connect(&self, session: &mut Session, _peer: &HttpPeer, ctx: &mut Ctx, mut e: Box<Error>) -> Box<Error> {
@@ -415,8 +466,16 @@ impl ProxyHttp for Edge {
         true
     }
 
-    async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Ctx) {
-        ending::conclude(&self.shared, session, e, ctx);
+    phase! {
+        fn logging<'a, 'b, 'c, 'd>(
+            &'a self,
+            session: &'b mut Session,
+            e: Option<&'c Error>,
+            ctx: &'d mut Ctx,
+        ) -> () {
+            ending::conclude(&self.shared, session, e, ctx);
+            over()
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use http::StatusCode;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType, RetryType};
 use vertice_core::retry::Failed;
+use vertice_core::time::Moment;
 
 impl Edge {
     /// After an attempt without a connection. Whether the request goes on.
@@ -18,8 +19,8 @@ impl Edge {
     }
 
     /// After the head of an answer. Whether it is set aside.
-    pub(super) fn after_answer(&self, session: &Session, status: StatusCode, ctx: &mut Ctx) -> bool {
-        self.shared.again().after_answer(ctx, status, failed(session), clock::mono())
+    pub(super) fn after_answer(&self, session: &Session, status: StatusCode, ctx: &mut Ctx, now: Moment) -> bool {
+        self.shared.again().after_answer(ctx, status, failed(session), now)
     }
 
     /// After a connection that broke, fell silent or carried no HTTP. Whether the request goes on.
