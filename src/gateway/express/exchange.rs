@@ -25,7 +25,7 @@ pub(super) struct Bounds {
     pub(super) write_stall: Duration,
     /// For the instance to take more of the request.
     pub(super) instance_write: Duration,
-    /// For the first byte of an answer, once the request has been sent.
+    /// For the head of an answer, once the request has been sent, or behind an interim one.
     pub(super) first_byte: Duration,
     /// For each further byte.
     pub(super) silence: Duration,
@@ -135,7 +135,9 @@ impl<'a> Exchange<'a> {
     pub(super) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Cause>> {
         self.poll_upload(cx)?;
         if let Poll::Ready(read) = self.poll_read(cx) {
-            self.since = None;
+            if self.has_answer || !self.upload.is_over() {
+                self.since = None;
+            }
             self.has_come |= matches!(read, Ok(1..));
             return Poll::Ready(read.map_err(|_| Cause::Reset));
         }
@@ -187,9 +189,16 @@ impl<'a> Exchange<'a> {
     /// Sends as much of the request as can be sent now.
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Cause> {
         while !self.upload.is_over() {
+            let side = self.upload.waits_for();
             match self.upload.poll(self.client, &mut self.upstream.socket, cx) {
                 Poll::Ready(moved) => moved?,
-                Poll::Pending => return Ok(()),
+                Poll::Pending => {
+                    if self.upload.waits_for() != side {
+                        // What one of them has waited is not the other's silence.
+                        self.since = None;
+                    }
+                    return Ok(());
+                }
             }
             self.since = None;
             if self.upload.is_sent() {
@@ -209,6 +218,8 @@ impl<'a> Exchange<'a> {
             self.come.clear();
             self.used = 0;
         } else if self.come.len() == self.come.capacity() {
+            self.come.drain(..self.used);
+            self.used = 0;
             self.come.reserve(crate::buffers::SMALL_BYTES);
         }
         pin!(self.upstream.socket.read_buf(&mut *self.come)).poll(cx)

@@ -231,7 +231,11 @@ impl<'a> Flight<'a> {
     /// Has what came of the body go on to the client. How much it was.
     fn pass(&mut self, exchange: &mut Exchange<'_>, body: &mut Body) -> Result<usize, Cause> {
         let (come, made) = exchange.parts();
-        let piece = body.pass(come, made).map_err(|_| Cause::Invalid)?;
+        let piece = body.pass(come, made).map_err(|_| Cause::Invalid);
+        if let Body::Chunked(framing) = body {
+            self.bytes = framing.data();
+        }
+        let piece = piece?;
         match piece {
             Piece::AsIs(bytes) if bytes <= COPIED_BYTES_MAX && !made.is_empty() => {
                 made.extend_from_slice(&come[..bytes]);
@@ -240,9 +244,8 @@ impl<'a> Flight<'a> {
             Piece::AsIs(bytes) => exchange.pass(bytes),
             Piece::Rewritten(bytes) => exchange.use_up(bytes),
         }
-        match body {
-            Body::Chunked(framing) => self.bytes = framing.data(),
-            Body::Length(_) | Body::UntilClose => self.bytes += piece.taken() as u64,
+        if !matches!(body, Body::Chunked(_)) {
+            self.bytes += piece.taken() as u64;
         }
         Ok(piece.taken())
     }
@@ -287,7 +290,8 @@ impl<'a> Flight<'a> {
         head.write(made);
         add(&mut self.ctx, head.status, &head.fields, &mut **made);
         self.finish_head(&head, &body, now, made);
-        let keeps_connection = head.keeps_connection() && body != Body::UntilClose;
+        // An instance that answered before it had the request may take the rest of it for the next one.
+        let keeps_connection = head.keeps_connection() && body != Body::UntilClose && !is_sending;
         exchange.use_up(len);
         exchange.begin_answer();
         Ok(Some(Heard::Final { body, keeps_connection }))

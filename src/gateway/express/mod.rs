@@ -163,7 +163,7 @@ impl Flight<'_> {
         let date = std::str::from_utf8(&date).unwrap_or_default();
         let bytes = problem::wire(response, self.method != Method::HEAD, self.closes, date);
         self.status = Some(response.status());
-        self.bytes = response.body().len() as u64;
+        self.bytes = if self.method == Method::HEAD { 0 } else { response.body().len() as u64 };
         client.deadline().set(now.plus(self.ctx.rules.settings.write_stall));
         let mut written = 0;
         poll_fn(|cx| {

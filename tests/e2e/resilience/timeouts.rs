@@ -37,6 +37,23 @@ fn the_first_byte_has_its_own_limit() {
 }
 
 #[test]
+fn a_head_that_trickles_is_504_in_time() {
+    let gateway = hasty_gateway();
+    let upstream = Upstream::start(script(|exchange| {
+        // Each byte comes in time, and all of them together take half a minute.
+        for byte in b"HTTP/1.1 200 OK\r\nX: ".iter().chain(&[b'x'; 130]) {
+            exchange.write([*byte])?;
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        Ok(After::Close)
+    }));
+    gateway.register("trickle", &upstream);
+    let start = now();
+    gateway.data(get("/v2/trickle/x")).problem(504, "upstream_timeout");
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
+#[test]
 fn an_address_that_does_not_answer_is_504_in_time() {
     let hole = Blackhole::new();
     let gateway = Gateway::builder().env("VERTICE_TIMEOUTS__CONNECT", "300ms").start();
