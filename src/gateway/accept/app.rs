@@ -325,7 +325,8 @@ impl<P: HttpServerApp + Send + Sync + 'static, L: ExpressLane> AcceptApp<P, L> {
         let mut idle_over = idle_end(self.drain.listening_over_watch(), FIRST_WORD);
         let mut first = true;
         loop {
-            if connection.ahead().is_empty() && !self.first_byte(&mut connection, &mut idle_over).await {
+            let is_pipelined = !connection.ahead().is_empty();
+            if !is_pipelined && !self.first_byte(&mut connection, &mut idle_over).await {
                 return;
             }
             let _in_flight = self.drain.enter();
@@ -341,7 +342,7 @@ impl<P: HttpServerApp + Send + Sync + 'static, L: ExpressLane> AcceptApp<P, L> {
             };
             left = left.map(|left| left.saturating_sub(1));
             let is_last = left == Some(0) || old_at.is_some_and(|at| Instant::now() >= at);
-            let request = Incoming { head: &head, fields: reader.index(), body_pace, is_last };
+            let request = Incoming { head: &head, fields: reader.index(), body_pace, is_pipelined, is_last };
             match self.express.serve(&mut connection, request).await {
                 Served::Complete => {}
                 Served::Ended { is_sending } if connection.wants_patience(is_sending) => {

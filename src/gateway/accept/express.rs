@@ -14,6 +14,8 @@ pub struct Incoming<'a> {
     pub fields: &'a FieldIndex,
     /// How fast its body must come.
     pub body_pace: Option<PaceLimit>,
+    /// It had come before the answer to the one before it was written.
+    pub is_pipelined: bool,
     /// The connection is to be closed after its answer.
     pub is_last: bool,
 }

@@ -13,9 +13,14 @@ use tokio::time::timeout;
 use vertice_core::time::Moment;
 
 /// One that waits for a request; for one that `is_sent_once` the kernel is asked about it (see [`crate::proxy::pooled`]).
-pub(super) fn waiting(address: SocketAddr, now: Moment, is_sent_once: bool, keepalive: Duration) -> Option<Upstream> {
+pub(super) fn waiting(
+    address: SocketAddr,
+    now: Moment,
+    (is_sent_once, ask_kernel): (bool, bool),
+    keepalive: Duration,
+) -> Option<Upstream> {
     loop {
-        let upstream = pool::take(address, now)?;
+        let upstream = pool::take(address, now, ask_kernel)?;
         if !is_sent_once || !is_spent(&upstream.socket, keepalive) {
             return Some(upstream);
         }

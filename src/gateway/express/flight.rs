@@ -164,7 +164,9 @@ impl<'a> Flight<'a> {
     fn waiting(&self, address: SocketAddr, wants_fresh: bool, now: Moment) -> Option<Upstream> {
         let forward = self.ctx.forward.as_ref().filter(|_| !wants_fresh)?;
         let is_sent_once = is_sent_once(&self.method, self.length() > 0);
-        connect::waiting(address, now, is_sent_once, forward.service.policy.connections.keepalive)
+        // A pipelined request follows the last answer before the runtime looks again.
+        let checks = (is_sent_once, self.incoming.is_pipelined);
+        connect::waiting(address, now, checks, forward.service.policy.connections.keepalive)
     }
 
     /// A new connection.

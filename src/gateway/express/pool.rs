@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -49,10 +50,11 @@ struct Waiting {
     until: Moment,
 }
 
-/// A connection to that address which may be used.
+/// A connection to that address which may be used. Whether its instance has closed it, or spoken out of turn, is known to the
+/// runtime as of when it last looked; `ask_kernel` tells whether that is to be asked, too, for a system call.
 #[must_use]
-pub(super) fn take(address: SocketAddr, now: Moment) -> Option<Upstream> {
-    POOL.with(|pool| pool.borrow_mut().take(address, now))
+pub(super) fn take(address: SocketAddr, now: Moment, ask_kernel: bool) -> Option<Upstream> {
+    POOL.with(|pool| pool.borrow_mut().take(address, now, ask_kernel))
 }
 
 /// Keeps a connection until then. `false` when there are too many: it is closed.
@@ -79,11 +81,11 @@ async fn sweep() {
 }
 
 impl Pool {
-    fn take(&mut self, address: SocketAddr, now: Moment) -> Option<Upstream> {
+    fn take(&mut self, address: SocketAddr, now: Moment, ask_kernel: bool) -> Option<Upstream> {
         let waiting = self.waiting.get_mut(&address)?;
         while let Some(last) = waiting.pop() {
             self.count -= 1;
-            if last.is_usable(now) {
+            if last.is_usable(now, ask_kernel) {
                 return Some(last.upstream);
             }
         }
@@ -103,7 +105,7 @@ impl Pool {
     /// Closes what is of no more use. Whether nothing is left, and nobody looks after it any more.
     fn sweep(&mut self, now: Moment) -> bool {
         self.waiting.retain(|_, of_address| {
-            of_address.retain(|waiting| waiting.is_usable(now));
+            of_address.retain(|waiting| waiting.is_usable(now, false));
             !of_address.is_empty()
         });
         self.count = self.waiting.values().map(Vec::len).sum();
@@ -113,11 +115,12 @@ impl Pool {
 }
 
 impl Waiting {
-    /// Whether its time is not over, and nothing came: whatever an instance sends now is no answer. The kernel is asked, because
-    /// the runtime knows only what had come when it last looked, and a pipelined request follows before it looks again.
-    fn is_usable(&self, now: Moment) -> bool {
-        let heard = || recv(&self.upstream.socket, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT);
-        now < self.until && heard().is_err_and(|error| error == Errno::AGAIN)
+    /// Whether its time is not over, and nothing came: whatever an instance sends now is no answer.
+    fn is_usable(&self, now: Moment, ask_kernel: bool) -> bool {
+        let socket = &self.upstream.socket;
+        let is_silent = || socket.try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        let has_nothing = || recv(socket, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT) == Err(Errno::AGAIN);
+        now < self.until && is_silent() && (!ask_kernel || has_nothing())
     }
 }
 
@@ -145,9 +148,9 @@ mod tests {
         let last = second.local_addr().unwrap();
         let mut pool = Pool::default();
         assert!(pool.keep(address, waiting(first, 100)) && pool.keep(address, waiting(second, 200)));
-        assert!(pool.take("127.0.0.1:1".parse().unwrap(), Moment::ZERO).is_none());
-        assert_eq!(pool.take(address, Moment::from_millis(50)).unwrap().socket.local_addr().unwrap(), last);
-        assert!(pool.take(address, Moment::from_millis(100)).is_none());
+        assert!(pool.take("127.0.0.1:1".parse().unwrap(), Moment::ZERO, false).is_none());
+        assert_eq!(pool.take(address, Moment::from_millis(50), false).unwrap().socket.local_addr().unwrap(), last);
+        assert!(pool.take(address, Moment::from_millis(100), false).is_none());
         assert_eq!(pool.count, 0);
     }
 
@@ -156,14 +159,14 @@ mod tests {
         let (address, closed, instance) = connection().await;
         let (_, spoken, mut other) = connection().await;
         let (_, fine, _fine) = connection().await;
-        // The runtime does not look for news before they are to be taken.
+        // The runtime has not looked for news since.
         drop(instance);
         other.write_all(b"HTTP/1.1 408 Too Late\r\n\r\n").await.unwrap();
         let mut pool = Pool::default();
         for socket in [fine, closed, spoken] {
             assert!(pool.keep(address, waiting(socket, 100)));
         }
-        assert!(pool.take(address, Moment::ZERO).is_some() && pool.take(address, Moment::ZERO).is_none());
+        assert!(pool.take(address, Moment::ZERO, true).is_some() && pool.take(address, Moment::ZERO, true).is_none());
     }
 
     #[tokio::test]
