@@ -208,8 +208,11 @@ impl Connection {
     }
 
     /// The client will send nothing more, and that is all right, or it has sent more than is taken in: waits until it resets the
-    /// connection, of which reading says nothing any more.
-    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// connection, of which reading says nothing any more. It never completes with `Ok`.
+    ///
+    /// # Errors
+    /// When the client has reset the connection.
+    pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             let look = self.next_look.get_or_insert_with(|| Box::pin(sleep(RESET_LOOK)));
             ready!(look.as_mut().poll(cx));

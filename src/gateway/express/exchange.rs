@@ -141,7 +141,7 @@ impl<'a> Exchange<'a> {
             self.has_come |= matches!(read, Ok(1..));
             return Poll::Ready(read.map_err(|_| Cause::Reset));
         }
-        if self.upload.is_over() && self.client.poll_gone(cx, false, self.upload.used()).is_ready() {
+        if self.poll_client_gone(cx).is_ready() {
             return Poll::Ready(Err(Cause::ClientGone));
         }
         let (patience, cause) = match (self.upload.is_over(), self.upload.waits_for()) {
@@ -184,6 +184,16 @@ impl<'a> Exchange<'a> {
         }
         self.poll_upload(cx)?;
         self.poll_late(cx, self.bounds.write_stall, Cause::WriteStalled).map(Err)
+    }
+
+    /// Listens to a client of whom nothing is wanted for now. Who sends a body has its end read behind that.
+    fn poll_client_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match (self.upload.is_over(), self.upload.waits_for()) {
+            (true, _) => self.client.poll_gone(cx, false, self.upload.used()).map(drop),
+            // Nothing more of the body is read until the instance takes it.
+            (false, Side::Instance) => self.client.poll_reset(cx).map(drop),
+            (false, Side::Client) => Poll::Pending,
+        }
     }
 
     /// Sends as much of the request as can be sent now.

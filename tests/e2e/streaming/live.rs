@@ -1,8 +1,10 @@
 //! What a service sends early arrives early: chunks, server-sent events, slow uploads.
 
+use std::time::Duration;
+
 use crate::harness::http::{header, one_chunk};
 use crate::harness::scripts::{script, two_parts};
-use crate::harness::{After, Conn, Gate, Gateway, PATIENCE, Upstream, eventually, get};
+use crate::harness::{After, Conn, Gate, Gateway, Lane, PATIENCE, Upstream, eventually, get};
 
 #[test]
 fn events_arrive_one_by_one() {
@@ -140,6 +142,28 @@ fn a_client_that_leaves_lets_the_service_go() {
     arrived.wait(1);
     drop(conn);
     eventually("the gateway to give up", || upstream.open_connections() == 0);
+}
+
+#[test]
+fn a_reset_ends_an_upload_of_which_the_service_takes_nothing() {
+    // Otherwise it ends when nothing has moved for too long, as in the full lane.
+    let gateway = Gateway::builder().lane(Lane::Express).env("VERTICE_LIMITS__WRITE_STALL", "10m").start();
+    let (arrived, over) = (Gate::new(), Gate::new());
+    let (open, end) = (arrived.clone(), over.clone());
+    let upstream = Upstream::start(script(move |_| {
+        open.open();
+        end.reached_within(1, 3 * PATIENCE);
+        Ok(After::Close)
+    }));
+    gateway.register("deaf", &upstream);
+    let mut conn = Conn::open(gateway.gateway);
+    conn.send(format!("POST /v2/deaf/x HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", 1_u64 << 40));
+    arrived.wait(1);
+    conn.stream().set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    while conn.try_send([7; 65536]).is_ok() {}
+    conn.reset();
+    eventually("the gateway to give up", || gateway.metrics().sum("vertice_connections", &[]) <= 1.0);
+    over.open();
 }
 
 #[test]
