@@ -140,6 +140,13 @@ impl Edge {
         Self::expect(ctx, now, within);
     }
 
+    /// More of the body must come from the client within the one bound and be taken by the instance within the other; who breaks
+    /// the first is refused by then. Pingora has a bound on the second, too, but then waits for an answer without any.
+    fn expect_more_taken(ctx: &Ctx, now: Moment) {
+        let body_stall = ctx.rules.settings.body_stall;
+        Self::expect(ctx, now, |forward| body_stall.saturating_add(forward.service.policy.connections.write_stall));
+    }
+
     fn expect(ctx: &Ctx, now: Moment, within: impl FnOnce(&Forward) -> Duration) {
         if let (Some(watch), Some(forward)) = (watch(ctx), &ctx.forward) {
             watch.expect_by(now.plus(within(forward)));
@@ -292,7 +299,7 @@ impl ProxyHttp for Edge {
     phase! {
         fn request_body_filter<'a, 'b, 'c, 'd>(
             &'a self,
-            _session: &'b mut Session,
+            session: &'b mut Session,
             body: &'c mut Option<Bytes>,
             end_of_stream: bool,
             ctx: &'d mut Ctx,
@@ -311,6 +318,8 @@ impl ProxyHttp for Edge {
                 }
                 if has_answer {
                     Self::expect_more(ctx, clock::mono());
+                } else if !end_of_stream && !grpc::is_asked_for(session.req_header()) {
+                    Self::expect_more_taken(ctx, clock::mono());
                 }
                 Ok(())
             })

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::harness::http::one_chunk;
 use crate::harness::net::Blackhole;
 use crate::harness::scripts::{script, silent, slow, text, two_parts, upgrade_echo};
-use crate::harness::{After, Conn, Gate, Gateway, Request, Upstream, get, now};
+use crate::harness::{After, Conn, Gate, Gateway, PATIENCE, Request, Upstream, get, now};
 
 fn hasty_gateway() -> Gateway {
     Gateway::builder().env("VERTICE_TIMEOUTS__FIRST_BYTE", "500ms").env("VERTICE_TIMEOUTS__UPSTREAM_SILENCE", "500ms").start()
@@ -192,6 +192,29 @@ fn a_service_can_have_limits_of_its_own() {
     gateway.register("calm", &calm);
     gateway.data(get("/v2/hurried/x")).problem(504, "upstream_timeout");
     gateway.data(get("/v2/calm/x")).expect(200);
+}
+
+#[test]
+fn a_service_that_takes_nothing_of_an_upload_is_504_in_time() {
+    let gateway =
+        Gateway::builder().env("VERTICE_LIMITS__BODY_STALL", "500ms").env("VERTICE_LIMITS__WRITE_STALL", "500ms").start();
+    let framings =
+        [("Content-Length: 1000000000000", vec![b'x'; 65536]), ("Transfer-Encoding: chunked", one_chunk(&[b'x'; 65536]))];
+    for (number, (framing, piece)) in framings.into_iter().enumerate() {
+        let (service, over) = (format!("deaf{number}"), Gate::new());
+        let end = over.clone();
+        let upstream = Upstream::start(script(move |_| {
+            end.reached_within(1, 3 * PATIENCE);
+            Ok(After::Close)
+        }));
+        gateway.register(&service, &upstream);
+        let mut conn = Conn::open(gateway.gateway);
+        conn.send(format!("POST /v2/{service}/x HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n"));
+        conn.stream().set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+        while conn.try_send(&piece).is_ok() {}
+        conn.response("POST").problem(504, "upstream_timeout");
+        over.open();
+    }
 }
 
 #[test]
