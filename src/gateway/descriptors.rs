@@ -5,8 +5,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// What the process itself needs: its files, listeners, timers, and connections to the store and to name servers.
 const OWN: usize = 64;
 
-/// Of the rest, the part that is kept for connections to instances: each takes two, itself and the duplicate by which it is
-/// watched. Most clients are idle most of the time.
+/// Of the rest, the part that is kept for connections to instances: each takes one, and a second while one that is silent is
+/// shut down. Most clients are idle most of the time.
 const INSTANCES_PART: usize = 4;
 
 /// Takes as many descriptors as the system lets this process have: the usual soft limit of 1024 is for programs that use

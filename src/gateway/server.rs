@@ -425,10 +425,10 @@ impl Housekeeper {
     }
 }
 
-/// One for each worker, with connections to instances of its own.
 /// What each worker serves connections with.
 type App = AcceptApp<HttpProxy<Edge>, Express>;
 
+/// One for each worker, with connections to instances of its own.
 fn accept_apps(
     workers: usize,
     conf: &Arc<ServerConf>,

@@ -108,12 +108,6 @@ impl Connection {
         (self.ahead, self.used) = (joined, 0);
     }
 
-    /// The client has closed its sending side.
-    #[must_use]
-    pub const fn is_closed_by_client(&self) -> bool {
-        self.client_closed
-    }
-
     /// The moment it is now: who waits next need not look at the clock.
     pub const fn note_moment(&mut self, now: Moment) {
         self.latest = Some(now);
