@@ -28,10 +28,6 @@ impl Fields for Sent<'_> {
     fn each(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.0.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()))
     }
-
-    fn all<'f>(&'f self, name: &str) -> impl Iterator<Item = &'f [u8]> {
-        self.each().filter(move |(sent, _)| sent.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
-    }
 }
 
 struct World {

@@ -4,10 +4,9 @@
 //! bare line feeds are repaired (RFC 9112 §2.2, §5), and chunks count where there is a length beside them (§6.3).
 
 use super::body::Body;
-use super::request;
 use crate::proxy::answer::{Framing, Unfit};
-use crate::proxy::fields::Fields;
-use crate::proxy::headers::HopByHop;
+use crate::proxy::fields::{Fields, write_line};
+use crate::proxy::headers::{HopByHop, names_option};
 use http::{StatusCode, Version};
 use httparse::{Header, ParserConfig, Status};
 use std::mem::MaybeUninit;
@@ -100,7 +99,7 @@ impl<'h, 'b> AnswerHead<'h, 'b> {
         for (name, value) in self.fields.each() {
             let is_ours = name.eq_ignore_ascii_case(b"connection") || name.eq_ignore_ascii_case(b"transfer-encoding");
             if !is_ours && !hops.drops(name) {
-                write_field(out, name, value);
+                write_line(out, name, |out| write_value(out, value));
             }
         }
     }
@@ -117,11 +116,8 @@ impl<'h, 'b> AnswerHead<'h, 'b> {
 
     /// Whether the instance keeps the connection (RFC 9112 §9.3).
     pub fn keeps_connection(&self) -> bool {
-        let says = |option: &str| {
-            let options = self.fields.all("connection").flat_map(|value| value.split(|byte| *byte == b','));
-            options.map(<[u8]>::trim_ascii).any(|said| said.eq_ignore_ascii_case(option.as_bytes()))
-        };
-        !says("close") && (self.version == Version::HTTP_11 || says("keep-alive"))
+        let says = |option: &[u8]| names_option(&self.fields, option);
+        !says(b"close") && (self.version == Version::HTTP_11 || says(b"keep-alive"))
     }
 }
 
@@ -131,25 +127,20 @@ impl Fields for Sent<'_, '_> {
         let shown = self.headers.iter().filter(move |header| !is_hidden(header.name));
         shown.map(|header| (header.name.as_bytes(), header.value))
     }
-
-    fn all<'f>(&'f self, name: &str) -> impl Iterator<Item = &'f [u8]> {
-        self.each().filter(move |(sent, _)| sent.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
-    }
 }
 
-/// Appends a field; a value that was folded becomes one line.
-fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+/// Appends a value; one that was folded becomes one line.
+fn write_value(out: &mut Vec<u8>, value: &[u8]) {
     if memchr::memchr2(b'\r', b'\n', value).is_none() {
-        return request::write_field(out, name, value);
+        return out.extend_from_slice(value);
     }
-    out.extend_from_slice(name);
-    out.push(b':');
     let lines = value.split(|byte| matches!(byte, b'\r' | b'\n')).map(<[u8]>::trim_ascii);
-    for line in lines.filter(|line| !line.is_empty()) {
-        out.push(b' ');
+    for (at, line) in lines.filter(|line| !line.is_empty()).enumerate() {
+        if at > 0 {
+            out.push(b' ');
+        }
         out.extend_from_slice(line);
     }
-    out.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A request where it was read: its head, and where in it what stands.
 
 use crate::accept::{FieldIndex, Head, Incoming};
-use crate::proxy::fields::Fields;
+use crate::proxy::fields::{Fields, write_line};
 use crate::proxy::outgoing::Outgoing;
 
 /// A checked head in the client's bytes.
@@ -47,7 +47,7 @@ impl<'a> Request<'a> {
         for (name, value) in self.fields.each() {
             // `Connection` is about ours with the client, and says nothing but how long that lasts.
             if !outgoing.replaces(name) && !name.eq_ignore_ascii_case(b"connection") {
-                write_field(out, name, value);
+                write_line(out, name, |out| out.extend_from_slice(value));
             }
         }
         outgoing.write(out);
@@ -55,21 +55,8 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Appends a line of a head.
-pub(super) fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    out.reserve(name.len() + value.len() + 4);
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
-}
-
 impl Fields for FieldsAt<'_> {
     fn each(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.index.fields(self.bytes)
-    }
-
-    fn all<'f>(&'f self, name: &str) -> impl Iterator<Item = &'f [u8]> {
-        self.each().filter(move |(sent, _)| sent.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
     }
 }

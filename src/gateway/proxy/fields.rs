@@ -13,7 +13,9 @@ pub trait Fields {
     fn each(&self) -> impl Iterator<Item = (&[u8], &[u8])>;
 
     /// The values of the fields of that name, one for each line.
-    fn all<'f>(&'f self, name: &str) -> impl Iterator<Item = &'f [u8]>;
+    fn all<'f>(&'f self, name: &str) -> impl Iterator<Item = &'f [u8]> {
+        self.each().filter(move |(sent, _)| sent.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+    }
 
     /// The value of the first of them.
     fn first<'f>(&'f self, name: &str) -> Option<&'f [u8]> {
@@ -53,11 +55,16 @@ pub trait Sink {
 /// As they are on the wire, one line for each.
 impl Sink for Vec<u8> {
     fn field(&mut self, name: &'static str, write: impl FnOnce(&mut Vec<u8>)) {
-        self.extend_from_slice(name.as_bytes());
-        self.extend_from_slice(b": ");
-        write(self);
-        self.extend_from_slice(b"\r\n");
+        write_line(self, name.as_bytes(), write);
     }
+}
+
+/// Appends a field as it is on the wire, with the value that `write` appends.
+pub fn write_line(out: &mut Vec<u8>, name: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    write(out);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Beside those that are there.
@@ -90,10 +97,6 @@ pub(super) mod tests {
     impl Fields for Sent<'_> {
         fn each(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
             self.0.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()))
-        }
-
-        fn all<'f>(&'f self, name: &str) -> impl Iterator<Item = &'f [u8]> {
-            self.each().filter(move |(sent, _)| sent.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
         }
     }
 

@@ -41,13 +41,15 @@ impl<'a, F: Fields> HopByHop<'a, F> {
         if name.eq_ignore_ascii_case(b"upgrade") {
             return !self.is_about_upgrade;
         }
-        is_one_of(name, &ALWAYS) || (self.has_connection && is_nominable(name) && self.nominates(name))
+        is_one_of(name, &ALWAYS) || (self.has_connection && is_nominable(name) && names_option(self.fields, name))
     }
+}
 
-    fn nominates(&self, name: &[u8]) -> bool {
-        let tokens = self.fields.all("connection").flat_map(|field| field.split(|byte| *byte == b','));
-        tokens.map(<[u8]>::trim_ascii).any(|token| token.eq_ignore_ascii_case(name))
-    }
+/// Whether `Connection` names that option (RFC 9110 §7.6.1).
+#[must_use]
+pub fn names_option(fields: &impl Fields, option: &[u8]) -> bool {
+    let options = fields.all("connection").flat_map(|field| field.split(|byte| *byte == b','));
+    options.map(<[u8]>::trim_ascii).any(|named| named.eq_ignore_ascii_case(option))
 }
 
 /// An answer cannot nominate away what frames or upgrades it.
