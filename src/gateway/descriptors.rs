@@ -1,6 +1,8 @@
 //! The process's descriptors: how many there are, and how many clients they are enough for.
 
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::io;
 
 /// What the process itself needs: its files, listeners, timers, and connections to the store and to name servers.
 const OWN: usize = 64;
@@ -19,6 +21,12 @@ pub fn raise_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
         tracing::warn!(%error, "failed to raise the limit of open files");
     }
+}
+
+/// Whether a call failed because none is left, to this process or to the system.
+#[must_use]
+pub fn are_used_up(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
 /// How many of `wanted` clients there can be, so that requests find descriptors for their instances: a client that is turned

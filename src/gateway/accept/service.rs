@@ -14,7 +14,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::Service;
-use rustix::io::Errno;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::sleep;
@@ -22,6 +21,7 @@ use tokio::time::sleep;
 use super::drain::Drain;
 use super::listener::BoundListener;
 use super::workers::{Crew, Serve, Socket, Workers};
+use crate::descriptors;
 
 /// How many clients that wait in a closing listener's queue are still served.
 const WAITING_MAX: usize = 4096;
@@ -134,8 +134,8 @@ impl<A: Serve> Door<A> {
 
     /// Counts it, and says so once, however long it lasts.
     fn complain(&self, error: &io::Error, is_known: bool) {
-        if let (Some(Errno::MFILE | Errno::NFILE), Some(app)) = (Errno::from_io_error(error), self.apps.get(self.here)) {
-            app.limit_hit("descriptors");
+        if descriptors::are_used_up(error) {
+            self.apps.get(self.here).iter().for_each(|app| app.limit_hit("descriptors"));
         }
         if !is_known {
             tracing::warn!(%error, "failed to accept connections; they wait");

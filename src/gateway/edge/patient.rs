@@ -5,6 +5,7 @@
 //! that is not ready for reading right after the request was written lets the queue win. Which write that is cannot be seen
 //! through TLS, so it holds for the first few. Only requests that ask for an upgrade use it.
 
+use crate::proxy::cause::Cause;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora::connectors::L4Connect;
@@ -63,9 +64,9 @@ impl L4Connect for PatientConnector {
 
 /// Whether it is the instance that cannot be connected to, or the gateway that has no port left.
 fn kind(error: &io::Error) -> ErrorType {
-    match error.kind() {
-        io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse => ErrorType::InternalError,
-        io::ErrorKind::TimedOut => ErrorType::ConnectTimedout,
+    match Cause::of_connecting(error) {
+        Cause::NoPort => ErrorType::InternalError,
+        Cause::ConnectTimedOut => ErrorType::ConnectTimedout,
         _ => ErrorType::ConnectError,
     }
 }

@@ -2,6 +2,8 @@
 //! client and the operator.
 
 use super::fail::Failure;
+use crate::descriptors;
+use std::io::{self, ErrorKind};
 use vertice_core::outcome::Ending;
 use vertice_core::reason::Reason;
 
@@ -39,6 +41,17 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// What it means that connecting to an instance failed so.
+    #[must_use]
+    pub fn of_connecting(error: &io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::TimedOut => Self::ConnectTimedOut,
+            ErrorKind::AddrNotAvailable | ErrorKind::AddrInUse => Self::NoPort,
+            _ if descriptors::are_used_up(error) => Self::NoPort,
+            _ => Self::NoConnection,
+        }
+    }
+
     /// What it means for the instance that was tried, which had been given the whole request by then or not.
     #[must_use]
     pub const fn ending(self, request_sent: bool) -> Ending {
@@ -106,6 +119,17 @@ mod tests {
             assert_eq!(cause.ending(true).verdict(), Verdict::Failure, "{cause:?}");
         }
         assert_eq!(TimedOut.ending(false).verdict(), Verdict::Neutral, "the client was still uploading");
+    }
+
+    #[test]
+    fn what_is_ours_is_not_held_against_the_instance() {
+        use rustix::io::Errno;
+        let of = |errno: Errno| Cause::of_connecting(&io::Error::from_raw_os_error(errno.raw_os_error()));
+        for ours in [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::ADDRINUSE] {
+            assert_eq!(of(ours), Cause::NoPort);
+        }
+        assert_eq!((of(Errno::CONNREFUSED), of(Errno::HOSTUNREACH)), (Cause::NoConnection, Cause::NoConnection));
+        assert_eq!(of(Errno::TIMEDOUT), Cause::ConnectTimedOut);
     }
 
     #[test]
