@@ -115,14 +115,10 @@ impl Edge {
         Some(peer)
     }
 
-    /// Refuses an answer that could be read in two ways.
-    fn check_answer(&self, head: &ResponseHeader, ctx: &Ctx) -> Result<Framing> {
-        let unfit = match answer::check(head.status, head.version, &head.headers, ctx.interim) {
-            Ok(framing) => return Ok(framing),
-            Err(unfit) => unfit,
-        };
-        unfit.limit().into_iter().for_each(|limit| self.shared.metrics.limit_hit(limit));
-        Err(Error::explain(ErrorType::InvalidHTTPHeader, unfit.as_str()).into_up())
+    /// Refuses an answer that could be read in two ways. How the body ends; none when the answer itself is still to come.
+    fn hear(&self, head: &ResponseHeader, ctx: &mut Ctx) -> Result<Option<Framing>> {
+        let heard = answer::hear(ctx, head.status, head.version, &head.headers, &self.shared.metrics);
+        heard.map_err(|unfit| Error::explain(ErrorType::InvalidHTTPHeader, unfit.as_str()).into_up())
     }
 
     /// The whole request has been handed over: now the instance is to answer.
@@ -335,17 +331,9 @@ impl ProxyHttp for Edge {
         ) -> Result<()> {
             done(|| {
                 let status = upstream_response.status;
-                let framing = self.check_answer(upstream_response, ctx)?;
-                if answer::is_interim(status) {
-                    ctx.interim = ctx.interim.saturating_add(1);
-                    return Ok(());
-                }
+                let Some(framing) = self.hear(upstream_response, ctx)? else { return Ok(()) };
                 let is_tunnel = status == http::StatusCode::SWITCHING_PROTOCOLS;
                 let Some(forward) = &mut ctx.forward else { return Ok(()) };
-                if is_tunnel && !forward.is_upgrade {
-                    // Passed on, its bytes would be taken for answers to whatever the client asks next.
-                    return Err(Error::explain(ErrorType::InvalidHTTPHeader, "an upgrade nobody asked for").into_up());
-                }
                 let now = clock::mono();
                 forward.is_tunnel = is_tunnel;
                 forward.ends_by_close = !is_tunnel && framing.ends_by_close(upstream_response.version);

@@ -13,7 +13,7 @@ use crate::buffers::Buffer;
 use crate::clock;
 use crate::lanes::Shared;
 use crate::proxy::again::{Lost, Point};
-use crate::proxy::answer::{Unfit, add, check, is_interim};
+use crate::proxy::answer::{Unfit, add, hear};
 use crate::proxy::cause::Cause;
 use crate::proxy::conclude::{Ended, conclude};
 use crate::proxy::ctx::Ctx;
@@ -80,6 +80,12 @@ enum Stop {
 impl From<Cause> for Stop {
     fn from(cause: Cause) -> Self {
         Self::Cause(cause)
+    }
+}
+
+impl From<Unfit> for Stop {
+    fn from(_unfit: Unfit) -> Self {
+        Self::Cause(Cause::Invalid)
     }
 }
 
@@ -261,20 +267,16 @@ impl<'a> Flight<'a> {
         let is_sending = !exchange.upload().is_sent();
         let (come, made) = exchange.parts();
         let mut room = answer::room();
-        let Some(head) = AnswerHead::read(come, &mut room).map_err(|unfit| self.unfit(unfit))? else { return Ok(None) };
-        let framing = check(head.status, head.version, &head.fields, self.ctx.interim).map_err(|unfit| self.unfit(unfit))?;
+        let metrics = &self.shared.metrics;
+        let read = AnswerHead::read(come, &mut room).map_err(|unfit| unfit.counted(metrics))?;
+        let Some(head) = read else { return Ok(None) };
         let len = head.len;
-        if is_interim(head.status) {
-            self.ctx.interim = self.ctx.interim.saturating_add(1);
+        let Some(framing) = hear(&mut self.ctx, head.status, head.version, &head.fields, metrics)? else {
             head.write(made);
             made.extend_from_slice(b"\r\n");
             exchange.use_up(len);
             return Ok(Some(Heard::Interim));
-        }
-        if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            // Passed on, its bytes would be taken for answers to whatever the client asks next.
-            return Err(Cause::Invalid.into());
-        }
+        };
         let now = clock::mono();
         if let (Some(forward), Some(sent)) = (&mut self.ctx.forward, sent) {
             forward.sent(sent);
@@ -310,11 +312,6 @@ impl<'a> Flight<'a> {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         }
         out.extend_from_slice(if self.closes { b"Connection: close\r\n\r\n" } else { b"Connection: keep-alive\r\n\r\n" });
-    }
-
-    fn unfit(&self, unfit: Unfit) -> Stop {
-        unfit.limit().into_iter().for_each(|limit| self.shared.metrics.limit_hit(limit));
-        Stop::Cause(Cause::Invalid)
     }
 
     /// Gives the connection back for the next request.

@@ -13,6 +13,7 @@ use super::affinity;
 use super::ctx::Ctx;
 use super::fields::{Fields, Sink};
 use crate::clock;
+use crate::telemetry::metrics::Metrics;
 use http::{StatusCode, Version};
 use vertice_core::decimal::decimal;
 
@@ -47,9 +48,14 @@ impl Unfit {
         }
     }
 
-    /// The name of the limit that was hit, if it was one.
+    /// The same, once the limit that was hit has been counted, if it was one.
     #[must_use]
-    pub const fn limit(self) -> Option<&'static str> {
+    pub fn counted(self, metrics: &Metrics) -> Self {
+        self.limit().into_iter().for_each(|limit| metrics.limit_hit(limit));
+        self
+    }
+
+    const fn limit(self) -> Option<&'static str> {
         match self {
             Self::Ambiguous(_) => None,
             Self::Head => Some("answer_head"),
@@ -125,6 +131,31 @@ fn another_coding(earlier: bool, value: &[u8]) -> Result<bool, Unfit> {
         return Err(Unfit::Ambiguous("Transfer-Encoding is something other than chunked, once"));
     }
     Ok(true)
+}
+
+/// Takes in the head of an answer to the attempt under way: counts it if it is interim, or is refused for a limit. How the body
+/// ends; none when the answer itself is still to come.
+///
+/// # Errors
+/// Why it must not be passed on.
+pub fn hear(
+    ctx: &mut Ctx,
+    status: StatusCode,
+    version: Version,
+    fields: &impl Fields,
+    metrics: &Metrics,
+) -> Result<Option<Framing>, Unfit> {
+    let framing = check(status, version, fields, ctx.interim).map_err(|unfit| unfit.counted(metrics))?;
+    if is_interim(status) {
+        ctx.interim = ctx.interim.saturating_add(1);
+        return Ok(None);
+    }
+    let asked_for_upgrade = ctx.forward.as_ref().is_some_and(|forward| forward.is_upgrade);
+    if status == StatusCode::SWITCHING_PROTOCOLS && !asked_for_upgrade {
+        // Passed on, its bytes would be taken for answers to whatever the client asks next.
+        return Err(Unfit::Ambiguous("an upgrade nobody asked for"));
+    }
+    Ok(Some(framing))
 }
 
 /// Whether the answer is still to come (RFC 9110 §15.2). After 101 none comes: the bytes are another protocol's.
