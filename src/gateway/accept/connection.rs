@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
+use super::gathering::some;
 use crate::buffers::{Buffer, SMALL_BYTES};
 use crate::deadline::Deadline;
 use vertice_core::time::Moment;
@@ -230,30 +231,29 @@ impl Connection {
         self.next_look = None;
     }
 
-    /// Writes some of `first` and then of `second`.
+    /// Writes some of `first` and then of `second`; how much. None when both are empty and nothing waits to be sent any more.
     ///
     /// # Errors
-    /// When the connection is broken.
-    pub fn poll_write_both(&mut self, cx: &mut Context<'_>, first: &[u8], second: &[u8]) -> Poll<io::Result<usize>> {
+    /// When the connection is broken, or takes nothing more.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>, first: &[u8], second: &[u8]) -> Poll<io::Result<usize>> {
         let parts = [IoSlice::new(first), IoSlice::new(second)];
         let parts = match (first.is_empty(), second.is_empty()) {
-            (true, _) => &parts[1..],
+            (true, true) => return self.poll_flush(cx).map_ok(|()| 0),
+            (true, false) => &parts[1..],
             (false, true) => &parts[..1],
             (false, false) => &parts[..],
         };
-        match &mut self.io {
+        let written = match &mut self.io {
             Io::Tcp(socket) if parts.len() == 1 => Pin::new(socket).poll_write(cx, &parts[0]),
             Io::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, parts),
             Io::Pingora(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
-        }
+        };
+        written.map(|written| some(written?))
     }
 
-    /// Nothing that was written waits to be sent.
-    ///
-    /// # Errors
-    /// When the connection is broken.
-    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.io {
+            // The system has what was written to it.
             Io::Tcp(_) => Poll::Ready(Ok(())),
             Io::Pingora(stream) => Pin::new(stream).poll_flush(cx),
         }

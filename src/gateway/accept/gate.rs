@@ -145,11 +145,6 @@ impl Gate {
         Ok((Pin::new(stream), &mut self.gathering))
     }
 
-    fn stream(&mut self) -> io::Result<&mut Stream> {
-        let stream = self.connection.as_mut().and_then(Connection::pingora_mut);
-        stream.ok_or_else(|| io::ErrorKind::NotConnected.into())
-    }
-
     fn look(&self) -> Option<&Stream> {
         self.connection.as_ref()?.pingora()
     }
@@ -278,7 +273,7 @@ impl AsyncWrite for Gate {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.as_mut().poll_flush(cx))?;
-        Pin::new(self.stream()?).poll_shutdown(cx)
+        self.outgoing()?.0.poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -301,11 +296,9 @@ impl AsyncWrite for Gate {
 #[async_trait]
 impl Shutdown for Gate {
     async fn shutdown(&mut self) {
-        if let Ok((to, gathering)) = self.outgoing() {
-            gathering.let_go(to);
-        }
-        if let Ok(stream) = self.stream() {
-            stream.shutdown().await;
+        if let Ok((mut to, gathering)) = self.outgoing() {
+            gathering.let_go(to.as_mut());
+            to.shutdown().await;
         }
     }
 }

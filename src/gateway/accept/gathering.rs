@@ -96,7 +96,7 @@ impl Gathering {
 }
 
 /// A writer that takes nothing will never take anything.
-fn some(written: usize) -> io::Result<usize> {
+pub(super) fn some(written: usize) -> io::Result<usize> {
     if written == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(written) }
 }
 

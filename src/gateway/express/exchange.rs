@@ -7,7 +7,7 @@
 use super::pool::Upstream;
 use super::upload::{Side, Upload};
 use crate::accept::Connection;
-use crate::buffers::{Buffer, LARGE_BYTES};
+use crate::buffers::{Buffer, LARGE_BYTES, SMALL_BYTES};
 use crate::clock;
 use crate::proxy::cause::Cause;
 use std::pin::pin;
@@ -160,16 +160,10 @@ impl<'a> Exchange<'a> {
     pub(super) fn poll_deliver(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cause>> {
         loop {
             let (made, passed) = (&self.made[self.written..], &self.come[self.used..self.used + self.passed]);
-            let is_empty = made.is_empty() && passed.is_empty();
-            let moved = match is_empty {
-                true => self.client.poll_flush(cx).map_ok(|()| 0),
-                false => self.client.poll_write_both(cx, made, passed),
-            };
-            match moved {
+            match self.client.poll_send(cx, made, passed) {
                 Poll::Pending => break,
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Cause::ClientGone)),
-                Poll::Ready(Ok(0)) if !is_empty => return Poll::Ready(Err(Cause::ClientGone)),
-                Poll::Ready(Ok(_)) if is_empty => {
+                Poll::Ready(Ok(0)) => {
                     (self.made, self.written, self.since) = (Buffer::default(), 0, None);
                     return Poll::Ready(Ok(()));
                 }
@@ -230,7 +224,7 @@ impl<'a> Exchange<'a> {
         } else if self.come.len() == self.come.capacity() {
             self.come.drain(..self.used);
             self.used = 0;
-            self.come.reserve(crate::buffers::SMALL_BYTES);
+            self.come.reserve(SMALL_BYTES);
         }
         pin!(self.upstream.socket.read_buf(&mut *self.come)).poll(cx)
     }

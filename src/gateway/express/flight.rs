@@ -7,7 +7,7 @@ use super::date::date;
 use super::exchange::{Bounds, Exchange};
 use super::pool::{self, Upstream};
 use super::request::Request;
-use super::upload::Upload;
+use super::upload::{COPIED_BYTES_MAX, Upload};
 use crate::accept::{Connection, Incoming};
 use crate::buffers::Buffer;
 use crate::clock;
@@ -25,9 +25,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use vertice_core::retry::Failed;
 use vertice_core::time::Moment;
-
-/// Bytes of a body that are copied behind a head, so that both are one write.
-const COPIED_BYTES_MAX: usize = 4 * 1024;
 
 /// More of a body than this comes in larger pieces.
 const MANY_BYTES: u64 = 16 * 1024;

@@ -168,12 +168,9 @@ impl Flight<'_> {
         let mut written = 0;
         poll_fn(|cx| {
             loop {
-                let left = &bytes[written..];
-                let moved =
-                    if left.is_empty() { client.poll_flush(cx).map_ok(|()| 0) } else { client.poll_write_both(cx, left, b"") };
-                match moved {
+                match client.poll_send(cx, &bytes[written..], b"") {
                     Poll::Pending => return client.deadline().poll(cx).map(|()| false),
-                    Poll::Ready(Ok(0)) => return Poll::Ready(left.is_empty()),
+                    Poll::Ready(Ok(0)) => return Poll::Ready(true),
                     Poll::Ready(Ok(bytes)) => written += bytes,
                     Poll::Ready(Err(_)) => return Poll::Ready(false),
                 }

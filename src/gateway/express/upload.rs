@@ -13,8 +13,8 @@ use vertice_core::pace::PaceLimit;
 /// A body up to this length is kept until there is an answer, so that the request can be sent once more.
 const KEPT_BYTES_MAX: u64 = 64 * 1024;
 
-/// A body up to this length is copied behind the head, so that both are one write.
-const COPIED_BYTES_MAX: usize = 4 * 1024;
+/// So much of a body is copied behind its head, so that both are one write.
+pub(super) const COPIED_BYTES_MAX: usize = 4 * 1024;
 
 /// One read of a body that is not kept.
 const WINDOW_BYTES: u64 = 64 * 1024;
